@@ -1,0 +1,5 @@
+"""python -m palpate."""
+
+from palpate.cli import main
+
+main()

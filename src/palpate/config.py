@@ -1,0 +1,220 @@
+"""Audit file -> frozen `AuditConfig`: YAML, unknown keys refused, lists are sweeps, no code."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from palpate import registry
+from palpate.errors import ConfigError, UnknownComponent, nearest
+
+Spec = dict[str, Any]
+NO_DEFENCE: Spec = {"name": "none"}  # the bare target; not a component
+
+
+class StatisticsConfig(BaseModel):
+    """How sure the numbers have to be.
+
+    Attributes:
+        confidence: level of every interval.
+        resamples: bootstrap resamples for metrics without a closed form.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    resamples: int = Field(default=2000, ge=200)
+
+
+class AuditConfig(BaseModel):
+    """Everything that one audit asks for; see the README for an example file.
+
+    Attributes:
+        schema_version: version of this format.
+        seed: root of every random number.
+        dataset: `{name: ..., parameters}`.
+        targets: one spec per model.
+        defences: names or specs; `none` is the bare target.
+        perturbations: specs; a list as a parameter's value is a sweep.
+        metrics: names; empty for the task's usual ones.
+        statistics: confidence level and resamples.
+        storage: `float32` scores perturbed images as computed; `uint8` rounds them to the 8-bit
+            grid of the bounds first, as a file or display would.
+        gallery: worst cases kept per cell for the report.
+        batch_size: samples per forward pass; no effect on results beyond rounding.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    seed: int = 0
+    dataset: Spec
+    targets: tuple[Spec, ...] = Field(min_length=1)
+    defences: tuple[Spec, ...] = (NO_DEFENCE,)
+    perturbations: tuple[Spec, ...] = Field(min_length=1)
+    metrics: tuple[str, ...] = ()
+    statistics: StatisticsConfig = StatisticsConfig()
+    storage: Literal["float32", "uint8"] = "float32"
+    gallery: int = Field(default=4, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return _as_spec(value)
+
+    @field_validator("targets", "defences", "perturbations", mode="before")
+    @classmethod
+    def _all_named(cls, value: Any) -> Any:
+        return [_as_spec(v) for v in value] if isinstance(value, list | tuple) else value  # pyright: ignore
+
+
+def load(path: Path, overrides: tuple[str, ...] = ()) -> AuditConfig:
+    """Read an audit file.
+
+    Args:
+        path: YAML file.
+        overrides: `a.b=c` settings, c in YAML; `perturbations.0.epsilon=1/255` reaches into lists.
+
+    Raises:
+        ConfigError: unreadable, not YAML, a key twice, unknown key or wrong type; names the place.
+    """
+    data = read_yaml(path)
+    for override in overrides:
+        _override(data, override)
+    return parse(data, where=path.name)
+
+
+def parse(data: Any, *, where: str = "audit") -> AuditConfig:
+    """Validate plain data and check every component's name and parameters.
+
+    Raises:
+        ConfigError: one line that names the key, what was expected and what came.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of keys, got {type(data).__name__}")
+    for key in data:
+        if key not in AuditConfig.model_fields:
+            raise UnknownComponent(
+                f"{where}: unknown key {key!r}; {nearest(str(key), AuditConfig.model_fields)}"
+            )
+    try:
+        config = AuditConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
+    _check_components(config, where)
+    return config
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file with the safe loader; a key given twice is an error.
+
+    Raises:
+        ConfigError: missing, not text, not YAML, or a duplicate key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+
+
+def sweep(family: str, spec: Mapping[str, Any]) -> list[Spec]:
+    """Expand lists into one spec per combination, in the order written.
+
+    A list that already fits its field (a tuple of class names, say) is a value, not a sweep.
+    """
+    name = spec["name"]
+    cls = registry.load(family, name)
+    known = {f.name for f in dataclasses.fields(cls)}
+    axes: list[list[tuple[str, Any]]] = []
+    for key, value in spec.items():
+        is_sweep = isinstance(value, list) and not (
+            key in known and registry.fits(cls, key, value)  # pyright: ignore
+        )
+        values: list[Any] = value if is_sweep else [value]  # pyright: ignore
+        if is_sweep and not values:
+            raise ConfigError(f"{name}.{key}: expected at least one value to sweep over, got []")
+        axes.append([(key, v) for v in values])
+    return [dict(combination) for combination in itertools.product(*axes)]
+
+
+def perturbation_family(name: str) -> str:
+    """The one perturbation family that has this component.
+
+    Raises:
+        UnknownComponent: none has it; the nearest names of all four families are offered.
+    """
+    found = registry.families_of(name, registry.PERTURBATIONS)
+    if not found:
+        known = [n for family in registry.PERTURBATIONS for n in registry.names(family)]
+        raise UnknownComponent(f"no perturbation named {name!r}; {nearest(name, known)}")
+    return found[0]
+
+
+def build(family: str, spec: Mapping[str, Any], base: Path | None = None) -> Any:
+    """Build one component from a `{name, parameters}` spec."""
+    parameters = {k: v for k, v in spec.items() if k != "name"}
+    return registry.create(family, spec["name"], parameters, base=base)
+
+
+def _check_components(config: AuditConfig, where: str) -> None:
+    try:
+        build("datasets", config.dataset)
+        for spec in config.targets:
+            build("targets", spec)
+        for spec in config.defences:
+            if spec != NO_DEFENCE:
+                build("defences", spec)
+        for spec in config.perturbations:
+            family = perturbation_family(spec["name"])
+            for one in sweep(family, spec):
+                build(family, one)
+        for name in config.metrics:
+            registry.load("metrics", name)
+    except ConfigError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def _as_spec(value: Any) -> Any:
+    spec = {"name": value} if isinstance(value, str) else value
+    if isinstance(spec, Mapping) and "name" not in spec:
+        raise ValueError("expected a 'name'")
+    return spec
+
+
+def _override(data: Any, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set: expected key=value, got {override!r}")
+    *parents, last = key.split(".")
+    place = data
+    try:
+        for part in parents:
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+    except (KeyError, IndexError, ValueError, TypeError, yaml.YAMLError):
+        raise ConfigError(f"--set: no such place {key!r} in the audit file") from None
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice instead of keeping the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"key {key!r} given twice, line {line}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)

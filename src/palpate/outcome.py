@@ -1,0 +1,60 @@
+"""Plain numbers of one sample under one trial; the border between tensors and numbers."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What a disturbance did to one decision, compared with the golden (undisturbed) one."""
+
+    MASKED = "masked"  # same decision, or bit-identical output
+    SDC = "sdc"  # another decision, without any notice
+    DUE = "due"  # non-finite output: noticed, never a decision
+
+
+class Status(StrEnum):
+    """Whether the disturbance could do anything at all to this sample."""
+
+    OK = "ok"
+    NO_GRADIENT = "no gradient"  # zero or non-finite gradient at every step: could not attack
+    NO_MOVE = "no move"  # the input came back unchanged although there was a budget
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Result of one sample under one trial of one perturbation.
+
+    Attributes:
+        sample: id of the model input.
+        case: id of the patient or study, the unit of independence.
+        site: hospital, scanner or other subgroup, empty if unknown.
+        trial: number of the draw or fault, from 0.
+        reference: class index (one entry), label vector (multi-label), or empty (dense).
+        decision: the same for what the model decided; empty where non-finite or dense.
+        probabilities: per class, summing to 1 (exclusive) or each in [0, 1]; empty for dense tasks.
+        score: quality of this decision in [0, 1]: 1 or 0 for classification, share of right labels
+            for multi-label, mean Dice for dense. 0 where the output is non-finite.
+        last_score: score at the attack's last iterate (`score` is the best's); else as `score`.
+        finite: whether every logit is finite.
+        identical: whether the logits equal the golden ones bit for bit.
+        verdict: masked, sdc or due against the golden output.
+        linf: largest absolute change of the input, in units of the bounds.
+        l2: Euclidean norm of the change of the input, in units of the bounds.
+        status: whether the disturbance could act.
+    """
+
+    sample: str
+    case: str
+    site: str
+    trial: int
+    reference: tuple[int, ...]
+    decision: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    score: float
+    last_score: float
+    finite: bool
+    identical: bool
+    verdict: Verdict
+    linf: float
+    l2: float
+    status: Status

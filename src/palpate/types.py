@@ -1,0 +1,137 @@
+"""Tensor aliases with named axes, tasks, bounds, batches and predictions."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+Images = Float[Tensor, "batch channel *spatial"]
+Logits = Float[Tensor, "batch classes *spatial"]
+References = Int[Tensor, "batch *shape"]
+PerSample = Float[Tensor, " batch"]
+Flags = Bool[Tensor, " batch"]
+AnyTensor = Shaped[Tensor, "..."]
+
+
+class Bounds(NamedTuple):
+    """Smallest and largest legal input value; budgets are in the same units."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One class out of several.
+
+    Attributes:
+        classes: names, in the order of the logits. A target may have one logit per class or, for
+            two classes, a single logit z, which is handled as the pair [0, z].
+        positive: index of the class that sensitivity speaks of; None for the macro average.
+    """
+
+    classes: tuple[str, ...]
+    positive: int | None = None
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """Any subset of several labels, one sigmoid logit each.
+
+    Attributes:
+        classes: names, in the order of the logits.
+    """
+
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A mask per class.
+
+    Attributes:
+        classes: names, in the order of the planes. One logit plane means foreground against
+            background and is handled as the pair [0, z] when `exclusive`.
+        exclusive: True for softmax planes with one label per pixel, False for sigmoid planes.
+    """
+
+    classes: tuple[str, ...]
+    exclusive: bool = True
+
+
+@dataclass(frozen=True)
+class PromptedSegmentation:
+    """A foreground mask chosen by a text prompt, one sigmoid plane."""
+
+    classes: tuple[str, ...] = ("foreground",)
+    exclusive: bool = False
+
+
+Task = Classification | MultiLabel | Segmentation | PromptedSegmentation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs that travel together.
+
+    Attributes:
+        images: (batch, channel, *spatial), float32, within the dataset's bounds.
+        references: class indices (batch,), label vectors (batch, classes), label maps
+            (batch, *spatial) or mask planes (batch, classes, *spatial).
+        samples: one id per image.
+        cases: one patient or study id per image.
+        sites: one subgroup name per image, empty strings if unknown.
+        prompts: one text per image for prompted tasks.
+    """
+
+    images: Images
+    references: References
+    samples: tuple[str, ...]
+    cases: tuple[str, ...]
+    sites: tuple[str, ...]
+    prompts: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def with_images(self, images: Images) -> "Batch":
+        """The same samples with other pixels."""
+        return replace(self, images=images)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a target answers, as tensors.
+
+    Attributes:
+        logits: (batch, classes, *spatial); a one-logit head has already become the pair [0, z].
+        task: how the logits are to be read.
+    """
+
+    logits: Logits
+    task: Task
+
+    @property
+    def finite(self) -> Flags:
+        """Whether every logit of the sample is finite; the argmax of NaN would be class 0."""
+        return torch.isfinite(self.logits).flatten(1).all(dim=1)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether classes exclude each other (softmax) or not (sigmoid)."""
+        return isinstance(self.task, Classification) or getattr(self.task, "exclusive", False)
+
+    @property
+    def probabilities(self) -> Logits:
+        """Softmax over the class axis, or sigmoid per class; same shape as the logits."""
+        return self.logits.softmax(dim=1) if self.exclusive else self.logits.sigmoid()
+
+    @property
+    def decisions(self) -> References:
+        """Class indices (batch, *spatial) or 0/1 planes of the logits' shape.
+
+        Meaningless where `finite` is False: check it first.
+        """
+        return self.logits.argmax(dim=1) if self.exclusive else (self.logits > 0).long()
