@@ -1,0 +1,219 @@
+"""Where samples come from: `Samples` are checked, ordered and repeatable; `Dataset` reads them."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from palpate import registry
+from palpate.errors import DataError
+from palpate.types import Batch, Bounds, Classification, MultiLabel, Task
+
+Read = Callable[[Sequence[int]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images with references, in a fixed order.
+
+    Attributes:
+        read: indices -> (n, channel, *spatial), uint8 (scaled by 1/255 into the bounds) or
+            floating within the bounds.
+        references: class indices (n,), label vectors (n, classes), or masks (n, ...).
+        ids: one name per image, unique.
+        cases: patient or study per image.
+        sites: subgroup per image, empty strings if unknown.
+        task: what the references mean.
+        bounds: smallest and largest legal pixel value.
+        label: name in tables.
+        licence: of the images.
+        attribution: whom to name.
+        warnings: what a reader of the results must know of the data.
+    """
+
+    read: Read
+    references: NDArray[Any]
+    ids: tuple[str, ...]
+    cases: tuple[str, ...]
+    sites: tuple[str, ...]
+    task: Task
+    bounds: Bounds = field(default_factory=Bounds)
+    label: str = "data"
+    licence: str = ""
+    attribution: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise DataError(f"{self.label}: expected at least one sample, got an empty dataset")
+        counts = {len(self.ids), len(self.cases), len(self.sites), len(self.references)}
+        if len(counts) != 1:
+            raise DataError(
+                f"{self.label}: expected as many references, cases and sites as images,"
+                f" got {len(self.ids)}, {len(self.references)}, {len(self.cases)},"
+                f" {len(self.sites)}"
+            )
+        if len(set(self.ids)) != len(self.ids):
+            raise DataError(f"{self.label}: expected unique sample ids, got some twice")
+        self._check_references()
+
+    @classmethod
+    def of(
+        cls,
+        images: NDArray[Any],
+        references: NDArray[Any],
+        *,
+        task: Task,
+        bounds: Bounds | tuple[float, float] = (0.0, 1.0),
+        ids: Sequence[str] | None = None,
+        cases: Sequence[str] | None = None,
+        label: str = "arrays",
+    ) -> "Samples":
+        """Wrap arrays in memory.
+
+        Args:
+            images: (n, channel, *spatial), uint8 or floating within the bounds.
+            references: class indices (n,), label vectors (n, classes) or masks.
+            task: what the references mean.
+            bounds: legal range of floating images.
+            ids: unique names; the position by default.
+            cases: patients; each image its own by default.
+            label: name in tables.
+
+        Raises:
+            DataError: empty, lengths that differ, or labels out of range.
+        """
+        names = tuple(str(i) for i in range(len(images))) if ids is None else tuple(ids)
+        return cls(
+            read=lambda indices: images[list(indices)],
+            references=references,
+            ids=names,
+            cases=names if cases is None else tuple(cases),
+            sites=("",) * len(names),
+            task=task,
+            bounds=Bounds(*bounds),
+            label=label,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, count: int) -> "Samples":
+        """The first `count` samples."""
+        if count >= len(self):
+            return self
+        whole = self.read
+        return replace(
+            self,
+            read=whole,
+            references=self.references[:count],
+            ids=self.ids[:count],
+            cases=self.cases[:count],
+            sites=self.sites[:count],
+        )
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Read and check some samples.
+
+        Raises:
+            DataError: NaN or infinite pixels, or values outside the bounds; names the sample.
+        """
+        images = self._images(self.read(indices), indices)
+        return Batch(
+            images=torch.from_numpy(images),
+            references=torch.from_numpy(self.references[list(indices)].astype(np.int64)),
+            samples=tuple(self.ids[i] for i in indices),
+            cases=tuple(self.cases[i] for i in indices),
+            sites=tuple(self.sites[i] for i in indices),
+        )
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(range(start, min(start + size, len(self))))
+
+    def digest(self) -> str:
+        """Check every sample and hash ids, cases, references, task, bounds and pixels (SHA-256).
+
+        Raises:
+            DataError: as `batch`.
+        """
+        sha = hashlib.sha256()
+        contract = [self.ids, self.cases, self.sites, repr(self.task), list(self.bounds)]
+        sha.update(registry.canonical(contract).encode())
+        sha.update(np.ascontiguousarray(self.references.astype(np.int64)).tobytes())
+        for start in range(0, len(self), 256):
+            indices = range(start, min(start + 256, len(self)))
+            raw = self.read(indices)
+            self._images(raw, indices)
+            sha.update(f"{raw.dtype} {raw.shape}".encode())
+            sha.update(np.ascontiguousarray(raw).tobytes())
+        return sha.hexdigest()
+
+    def _images(self, raw: NDArray[Any], indices: Sequence[int]) -> NDArray[np.float32]:
+        low, high = self.bounds
+        if raw.dtype == np.uint8:
+            return (raw.astype(np.float32) / 255.0) * np.float32(high - low) + np.float32(low)
+        images = raw.astype(np.float32)
+        flat = images.reshape(len(images), -1)
+        for i, index in enumerate(indices):
+            least, most = float(flat[i].min()), float(flat[i].max())
+            if not np.isfinite([least, most]).all():
+                raise DataError(
+                    f"{self.label}: expected finite pixels, got NaN or infinity in sample"
+                    f" {self.ids[index]!r}"
+                )
+            if least < low or most > high:
+                raise DataError(
+                    f"{self.label}: expected pixels within the bounds [{low:g}, {high:g}],"
+                    f" got [{least:g}, {most:g}] in sample {self.ids[index]!r}"
+                )
+        return images
+
+    def _check_references(self) -> None:
+        classes = len(self.task.classes)
+        top = classes - 1 if isinstance(self.task, Classification) else 1
+        if isinstance(self.task, MultiLabel) and self.references.shape[1:] != (classes,):
+            raise DataError(
+                f"{self.label}: expected {classes} labels per sample,"
+                f" got shape {self.references.shape}"
+            )
+        if not isinstance(self.task, Classification | MultiLabel):
+            return  # masks are checked by the dataset that reads them
+        flat = self.references.reshape(len(self.ids), -1)
+        bad = np.flatnonzero(((flat < 0) | (flat > top)).any(axis=1))
+        if len(bad):
+            first = int(bad[0])
+            raise DataError(
+                f"{self.label}: expected labels from 0 to {top}, got {flat[first].max()} in sample"
+                f" {self.ids[first]!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Dataset(ABC):
+    """Base of the components that read samples."""
+
+    family: ClassVar[str] = "datasets"
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def _read(self) -> Samples:
+        """Find the files and describe the samples."""
+
+    @final
+    def load(self, limit: int | None = None) -> Samples:
+        """Read the samples, at most `limit` of them.
+
+        Raises:
+            DataError: missing, truncated or inconsistent files, with what to do about it.
+        """
+        if limit is not None and limit < 1:
+            raise DataError(f"limit: expected 1 or more, got {limit}")
+        samples = self._read()
+        return samples if limit is None else samples.take(limit)

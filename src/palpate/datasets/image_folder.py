@@ -1,0 +1,145 @@
+"""Image files in class folders, or listed in a CSV manifest with path, label, case and site."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from typing_extensions import override
+
+from palpate.datasets.base import Dataset, Samples
+from palpate.errors import DataError, UnknownComponent, nearest
+from palpate.types import Bounds, Classification
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+_SCALES = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.int32): 65535.0}
+
+
+class _Row(NamedTuple):
+    path: Path
+    label: str
+    case: str
+    site: str
+
+
+@final
+@dataclass(frozen=True)
+class ImageFolder(Dataset):
+    """Images of one size: 8- or 16-bit files become [0, 1]; .npy and float files stay as they are.
+
+    Attributes:
+        path: folder; its subfolders are the classes unless there is a manifest.
+        manifest: CSV with the columns path and label, and if known case, site and split; paths
+            start from `path`.
+        split: keep only the manifest's rows of this split; empty for all.
+        classes: names in the order of the model's outputs; sorted names by default.
+        positive: the class that sensitivity speaks of; empty for the macro average.
+        size: resize (bilinear) to this square; None to demand equal sizes.
+        bounds: legal range of floating-point files.
+    """
+
+    path: Path = Path()
+    manifest: Path | None = None
+    split: str = ""
+    classes: tuple[str, ...] = ()
+    positive: str = ""
+    size: int | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    @override
+    def _read(self) -> Samples:
+        if not self.path.is_dir():
+            raise DataError(f"image_folder: expected a folder at {self.path}, got none")
+        rows = self._folders() if self.manifest is None else self._listed(self.manifest)
+        if not rows:
+            raise DataError(f"image_folder: expected images in {self.path}, got an empty dataset")
+        classes = self.classes or tuple(sorted({row.label for row in rows}))
+        unknown = [row for row in rows if row.label not in classes]
+        if unknown:
+            raise DataError(
+                f"image_folder: expected labels out of {', '.join(classes)},"
+                f" got {unknown[0].label!r} for {unknown[0].path}"
+            )
+        if self.positive and self.positive not in classes:
+            raise UnknownComponent(
+                f"image_folder: no class {self.positive!r}; {nearest(self.positive, classes)}"
+            )
+        positive = classes.index(self.positive) if self.positive else None
+        return Samples(
+            read=lambda indices: self._stack([rows[i].path for i in indices]),
+            references=np.array([classes.index(row.label) for row in rows]),
+            ids=tuple(row.path.relative_to(self.path).as_posix() for row in rows),
+            cases=tuple(row.case for row in rows),
+            sites=tuple(row.site for row in rows),
+            task=Classification(classes, positive),
+            bounds=Bounds(*self.bounds),
+            label=self.path.name,
+            warnings=() if self.manifest else ("no manifest: every image is a case of its own",),
+        )
+
+    def _folders(self) -> list[_Row]:
+        files = sorted(p for p in self.path.glob("*/*") if p.suffix.lower() in _SUFFIXES)
+        return [_Row(p, p.parent.name, p.relative_to(self.path).as_posix(), "") for p in files]
+
+    def _listed(self, manifest: Path) -> list[_Row]:
+        try:
+            with manifest.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                given = list(reader)
+                columns = reader.fieldnames or ()
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{manifest}: cannot read the manifest: {error}") from None
+        wanted = ("path", "label", *(("split",) if self.split else ()))
+        for column in wanted:
+            if column not in columns:
+                raise DataError(
+                    f"{manifest}: expected a column {column!r}, got {', '.join(columns) or 'none'}"
+                )
+        kept = [r for r in given if not self.split or r["split"] == self.split]
+        rows = [
+            _Row(self.path / r["path"], r["label"], r.get("case") or r["path"], r.get("site") or "")
+            for r in kept
+        ]
+        for row in rows:
+            if not row.path.is_file():
+                raise DataError(f"{manifest}: no such image {row.path}")
+        return rows
+
+    def _stack(self, paths: Sequence[Path]) -> NDArray[np.float32]:
+        images = [self._open(path) for path in paths]
+        for path, image in zip(paths, images, strict=True):
+            if image.shape != images[0].shape:
+                raise DataError(
+                    f"image_folder: expected images of one shape, got {images[0].shape} in"
+                    f" {paths[0]} and {image.shape} in {path}; set size to resize"
+                )
+        return np.stack(images)
+
+    def _open(self, path: Path) -> NDArray[np.float32]:
+        array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else self._pixels(path)
+        if array.ndim == 2:
+            array = array[..., None]
+        if array.ndim != 3 or array.shape[2] not in (1, 3):
+            raise DataError(f"{path}: expected a grey or RGB image, got shape {array.shape}")
+        scale = _SCALES.get(array.dtype)
+        low, high = self.bounds
+        values = array.astype(np.float32)
+        if scale is not None:
+            values = values / np.float32(scale) * np.float32(high - low) + np.float32(low)
+        return values.transpose(2, 0, 1)
+
+    def _pixels(self, path: Path) -> NDArray[Any]:
+        try:
+            with Image.open(path) as image:
+                picture = image.convert("RGB") if image.mode == "P" else image
+                if picture.mode in ("RGBA", "LA", "CMYK"):
+                    raise DataError(f"{path}: expected a grey or RGB image, got {picture.mode}")
+                if self.size is not None:
+                    picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+                return np.asarray(picture)
+        except (OSError, UnidentifiedImageError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as an image: {error}") from None

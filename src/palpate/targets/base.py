@@ -1,0 +1,227 @@
+"""The model under audit: `Target` answers, `TargetSource` is the component that loads one."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from palpate import registry
+from palpate.errors import TargetError
+from palpate.targets._checkpoint import fit_state, load_state
+from palpate.types import (
+    Batch,
+    Bounds,
+    Classification,
+    Images,
+    Logits,
+    MultiLabel,
+    Prediction,
+    Segmentation,
+    Task,
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model under audit: pixels within `bounds` in, logits out.
+
+    Attributes:
+        module: the network, in evaluation mode; the normalisation is applied before it.
+        task: what the logits mean.
+        bounds: smallest and largest legal pixel value; budgets are in these units.
+        mean: per channel (or one for all), subtracted before the module, in units of the bounds.
+        std: likewise, divided by.
+        name: label in tables.
+    """
+
+    module: nn.Module
+    task: Task
+    bounds: Bounds = field(default_factory=Bounds)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    name: str = "model"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's first parameter or buffer lives."""
+        first = next(self.module.parameters(), next(self.module.buffers(), torch.empty(0)))
+        return first.device
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What a perturbation may use: "gradients", and "weights" if there are any."""
+        has_weights = next(self.module.parameters(), None) is not None
+        return frozenset({"gradients", "weights"} if has_weights else {"gradients"})
+
+    def logits(self, images: Images) -> Logits:
+        """Normalise, run the module, and read its head.
+
+        Args:
+            images: (batch, channel, *spatial), in units of the bounds, on the target's device.
+
+        Returns:
+            (batch, classes, *spatial); a one-logit head z becomes the pair [0, z], so that
+            cross-entropy, argmax and margins all mean something.
+
+        Raises:
+            TargetError: training mode, unreadable output, or a class count that does not fit.
+        """
+        if self.module.training:
+            raise TargetError(f"{self.name}: expected a model in evaluation mode; call .eval()")
+        return self._head(_unwrap(self.module(self._normalised(images)), self.name))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Prediction:
+        """Answer one batch without gradients.
+
+        Raises:
+            TargetError: as `logits`.
+        """
+        return Prediction(logits=self.logits(batch.images.to(self.device)), task=self.task)
+
+    def preflight(self, batch: Batch) -> None:
+        """Refuse a model that is not fit to be audited, before any compute is spent.
+
+        Raises:
+            TargetError: training mode, wrong class count, or a non-finite output on clean input.
+        """
+        prediction = self.predict(batch)
+        if not bool(prediction.finite.all()):
+            bad = [
+                s for s, ok in zip(batch.samples, prediction.finite.tolist(), strict=True) if not ok
+            ]
+            raise TargetError(
+                f"{self.name}: expected finite outputs on clean input, got non-finite for"
+                f" {len(bad)} of {len(batch)} samples, first {bad[0]!r}"
+            )
+
+    def with_module(self, module: nn.Module) -> "Target":
+        """The same task and bounds around another module, in evaluation mode."""
+        return replace(self, module=module.eval())
+
+    @contextmanager
+    def frozen(self) -> Generator[None]:
+        """Ask for no parameter gradients inside, and leave every `requires_grad` as it was."""
+        wanted = [p for p in self.module.parameters() if p.requires_grad]
+        try:
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in wanted:
+                parameter.requires_grad_(True)
+
+    def digest(self) -> str:
+        """SHA-256 over structure, weights, buffers, task and preprocessing; no file names."""
+        sha = hashlib.sha256()
+        contract = [repr(self.task), list(self.bounds), self.mean, self.std, repr(self.module)]
+        sha.update(registry.canonical(contract).encode())
+        for name, tensor in sorted(self.module.state_dict().items()):
+            raw = tensor.detach().cpu().contiguous()
+            sha.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
+            sha.update(raw.flatten().view(torch.uint8).numpy().tobytes())
+        return sha.hexdigest()
+
+    def _normalised(self, images: Images) -> Images:
+        channels = images.shape[1]
+        if len(self.mean) not in (1, channels) or len(self.std) not in (1, channels):
+            raise TargetError(
+                f"{self.name}: expected mean and std of 1 or {channels} entries,"
+                f" got {len(self.mean)} and {len(self.std)}"
+            )
+        shape = (1, -1, *(1 for _ in images.shape[2:]))
+        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).reshape(shape)
+        std = torch.tensor(self.std, dtype=images.dtype, device=images.device).reshape(shape)
+        return (images - mean) / std
+
+    def _head(self, raw: Tensor) -> Logits:
+        classes = len(self.task.classes)
+        if isinstance(self.task, Classification | MultiLabel) and raw.ndim == 1:
+            raw = raw.unsqueeze(1)
+        exclusive = isinstance(self.task, Classification) or (
+            isinstance(self.task, Segmentation) and self.task.exclusive
+        )
+        if exclusive and classes == 2 and raw.ndim >= 2 and raw.shape[1] == 1:
+            return torch.cat([torch.zeros_like(raw), raw], dim=1)
+        if raw.ndim < 2 or raw.shape[1] != classes:
+            raise TargetError(
+                f"{self.name}: expected {classes} classes {self.task.classes} in the model's"
+                f" output, got shape {tuple(raw.shape)}"
+            )
+        return raw
+
+
+@dataclass(frozen=True)
+class TargetSource(ABC):
+    """Base of the components that load a target.
+
+    A component builds the bare network; the final `load` fits the weights, puts the network into
+    evaluation mode and wraps it.
+
+    Attributes:
+        weights: .safetensors, or a state dict that loads with weights_only; None for fresh ones.
+        label: name in tables; empty for the component's own.
+        mean: per channel or one for all, in units of the dataset's bounds.
+        std: likewise.
+        allow_pickle: load a pickled checkpoint although it can run code.
+    """
+
+    family: ClassVar[str] = "targets"
+    version: ClassVar[int] = 1
+
+    weights: Path | None = None
+    label: str = ""
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    allow_pickle: bool = False
+
+    @abstractmethod
+    def build(self, *, classes: int, channels: int) -> nn.Module:
+        """Make the network with fresh weights for so many classes and input channels."""
+
+    @abstractmethod
+    def default_label(self) -> str:
+        """Name in tables when the audit file gives none."""
+
+    @final
+    def load(self, *, task: Task, channels: int, bounds: Bounds) -> Target:
+        """Build the network, fit its weights and wrap it in evaluation mode.
+
+        Raises:
+            CheckpointError: weights missing, unsafe or not fitting (the keys are named).
+        """
+        module = self.build(classes=len(task.classes), channels=channels)
+        if self.weights is not None:
+            fit_state(
+                module, load_state(self.weights, allow_pickle=self.allow_pickle), self.weights
+            )
+        return Target(
+            module=module.eval(),
+            task=task,
+            bounds=bounds,
+            mean=self.mean,
+            std=self.std,
+            name=self.label or self.default_label(),
+        )
+
+
+def _unwrap(output: Any, name: str) -> Tensor:
+    """Find the logits in what a model returned: a tensor, `.logits`, or a dict's logits or out."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(getattr(output, "logits", None), Tensor):
+        return output.logits
+    if isinstance(output, dict):
+        for key in ("logits", "out"):
+            if isinstance(output.get(key), Tensor):
+                return output[key]
+    raise TargetError(
+        f"{name}: expected a tensor, an object with .logits, or a dict with 'logits' or 'out',"
+        f" got {type(output).__name__}"
+    )

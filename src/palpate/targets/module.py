@@ -1,0 +1,60 @@
+"""Any user's network, made by a function or class that can be imported or lies in a file."""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, final
+
+from torch import nn
+from typing_extensions import override
+
+from palpate.errors import TargetError
+from palpate.targets.base import TargetSource
+
+
+@final
+@dataclass(frozen=True)
+class Module(TargetSource):
+    """The nn.Module that `factory(**arguments)` returns. The factory is your own code and is run.
+
+    Attributes:
+        factory: "package.module:function", or "path/to/file.py:function" from the working folder.
+        arguments: keyword arguments of the factory.
+    """
+
+    factory: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @override
+    def build(self, *, classes: int, channels: int) -> nn.Module:
+        place, _, name = self.factory.partition(":")
+        if not place or not name:
+            raise TargetError(f"factory: expected 'module:function', got {self.factory!r}")
+        try:
+            maker = getattr(_imported(place), name)
+        except (ImportError, AttributeError, OSError) as error:
+            raise TargetError(f"factory {self.factory!r}: {error}") from None
+        network = maker(**self.arguments)
+        if not isinstance(network, nn.Module):
+            raise TargetError(
+                f"factory {self.factory!r}: expected an nn.Module, got {type(network).__name__}"
+            )
+        return network
+
+    @override
+    def default_label(self) -> str:
+        return self.factory.partition(":")[2]
+
+
+def _imported(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = Path(place)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"no such file {place}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
