@@ -1,0 +1,40 @@
+"""Steps and projections in the norms that attacks know."""
+
+import torch
+
+from palpate.types import Bounds, Images, PerSample
+
+NORMS = ("linf", "l2")
+
+
+def size(difference: Images, norm: str) -> PerSample:
+    """Norm of each sample's difference; (batch,), in units of the bounds."""
+    flat = difference.flatten(1)
+    return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
+
+
+def direction(gradient: Images, norm: str) -> Images:
+    """Steepest ascent direction of unit norm: the sign (linf) or the normalised gradient (l2)."""
+    if norm == "linf":
+        return gradient.sign()
+    return gradient / _per_sample(size(gradient, "l2"), gradient).clamp(min=1e-30)
+
+
+def project(images: Images, clean: Images, *, norm: str, epsilon: float, bounds: Bounds) -> Images:
+    """Nearest point of the epsilon ball around `clean`, then of the legal range.
+
+    Clipping into the box last never leaves the ball, since the clean image lies in both.
+    """
+    difference = images - clean
+    if norm == "linf":
+        difference = difference.clamp(-epsilon, epsilon)
+    else:
+        length = _per_sample(size(difference, "l2"), difference)
+        # 1e-7 inside: rounding must not leave the ball
+        shrink = (epsilon * (1 - 1e-7)) / length.clamp(min=1e-30)
+        difference = torch.where(length > epsilon, difference * shrink, difference)
+    return (clean + difference).clamp(bounds.low, bounds.high)
+
+
+def _per_sample(values: PerSample, like: Images) -> Images:
+    return values.reshape(-1, *(1 for _ in like.shape[1:]))
