@@ -1,0 +1,192 @@
+"""What a notebook types: wrap a model, load data, audit, look at the result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from palpate import registry
+from palpate.campaign.drive import Watch, drive
+from palpate.campaign.plan import Audit, Placed, expand
+from palpate.config import NO_DEFENCE, AuditConfig, Spec, StatisticsConfig
+from palpate.datasets.base import Samples
+from palpate.errors import ConfigError, TargetError
+from palpate.perturbation import Perturbation
+from palpate.record import Record
+from palpate.report.page import render
+from palpate.statistics.checks import Check, checks
+from palpate.statistics.summary import Summary, summarise
+from palpate.targets.base import Target
+from palpate.types import Bounds, Task
+
+Asked = str | Mapping[str, Any] | Perturbation
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or interrupted) audit in its run directory.
+
+    Attributes:
+        record: manifest and cells.
+    """
+
+    record: Record
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Read a run directory.
+
+        Raises:
+            StoreError: no run there, or a damaged one.
+        """
+        return cls(Record.load(Path(folder)))
+
+    def summary(self) -> Summary:
+        """One row per target, defence, cell and metric, each with its interval."""
+        return summarise(self.record)
+
+    def checks(self) -> list[Check]:
+        """One row per check of the audit on itself."""
+        return checks(self.record)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the self-contained HTML report, `report.html` in the run directory by default."""
+        return render(
+            self.record, self.record.folder / "report.html" if path is None else Path(path)
+        )
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    task: Task,
+    bounds: Bounds | tuple[float, float] = (0.0, 1.0),
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    name: str = "",
+) -> Target:
+    """Make any nn.Module a target.
+
+    Args:
+        module: in evaluation mode; takes normalised images (batch, channel, *spatial) and returns
+            logits, or an object with `.logits`, or a dict with "logits" or "out".
+        task: what the logits mean; its class names fix the class count.
+        bounds: smallest and largest legal pixel value; budgets are in these units.
+        mean: per channel or one for all, subtracted inside the target.
+        std: likewise, divided by.
+        name: label in tables; the class name by default.
+
+    Raises:
+        TargetError: the module is in training mode, or the bounds are empty.
+    """
+    if module.training:
+        raise TargetError(
+            f"{name or type(module).__name__}: expected a model in evaluation mode; call .eval()"
+        )
+    legal = Bounds(*bounds)
+    if not legal.low < legal.high:
+        raise TargetError(f"bounds: expected low < high, got {tuple(legal)}")
+    return Target(
+        module=module,
+        task=task,
+        bounds=legal,
+        mean=tuple(mean),
+        std=tuple(std),
+        name=name or type(module).__name__,
+    )
+
+
+def load_dataset(name: str, *, limit: int | None = None, **parameters: Any) -> Samples:
+    """Load a dataset component by name.
+
+    Args:
+        name: such as "medmnist".
+        limit: keep the first so many samples.
+        **parameters: fields of the component.
+
+    Raises:
+        UsageError: unknown name or parameter, or files missing or damaged.
+    """
+    return registry.create("datasets", name, parameters, base=Path.cwd()).load(limit)
+
+
+def audit(
+    target: Target | Sequence[Target],
+    dataset: Samples,
+    perturbations: Sequence[Asked],
+    *,
+    store: str | Path,
+    defences: Sequence[Spec] = (NO_DEFENCE,),
+    seed: int = 0,
+    metrics: Sequence[str] = (),
+    confidence: float = 0.95,
+    storage: str = "float32",
+    batch_size: int = 64,
+    watch: Watch | None = None,
+) -> Run:
+    """Audit one or more targets; an interrupted audit goes on where it stopped.
+
+    Args:
+        target: from `wrap`, or several.
+        dataset: from `load_dataset` or `Samples.of`.
+        perturbations: names, `{"name": ..., parameters}` (lists are sweeps), or components.
+        store: run directory.
+        defences: specs; `{"name": "none"}` is the bare target.
+        seed: root of every random number.
+        metrics: names; the task's usual ones by default.
+        confidence: level of the intervals.
+        storage: "float32", or "uint8" to judge images as an 8-bit file would hold them.
+        batch_size: samples per forward pass.
+        watch: called after every cell.
+
+    Raises:
+        UsageError: one line that says what was expected, what came and where.
+    """
+    targets = (target,) if isinstance(target, Target) else tuple(target)
+    for one in targets:
+        if one.task != dataset.task or one.bounds != dataset.bounds:
+            raise TargetError(
+                f"{one.name}: expected the dataset's task and bounds {dataset.task},"
+                f" {tuple(dataset.bounds)}, got {one.task}, {tuple(one.bounds)}"
+            )
+    placed = _placed(perturbations)
+    config = AuditConfig.model_validate(
+        {
+            "seed": seed,
+            "dataset": {"name": dataset.label},
+            "targets": [{"name": "wrapped", "label": one.name} for one in targets],
+            "defences": list(defences),
+            "perturbations": [_spec(component) for _, component in placed],
+            "metrics": list(metrics),
+            "statistics": StatisticsConfig(confidence=confidence),
+            "storage": storage,
+            "batch_size": batch_size,
+        }
+    )
+    sources = tuple(dict(spec) for spec in config.targets)
+    built = Audit(config, dataset, targets, sources, tuple(placed))
+    return Run(drive(built, Path(store), command="palpate.audit(...)", watch=watch))
+
+
+def _placed(asked: Sequence[Asked]) -> list[Placed]:
+    placed: list[Placed] = []
+    for one in asked:
+        if isinstance(one, Perturbation):
+            placed.append((one.family, one))
+        else:
+            spec = {"name": one} if isinstance(one, str) else dict(one)
+            if "name" not in spec:
+                raise ConfigError(f"perturbation: expected a 'name', got {one!r}")
+            placed += expand([spec])
+    if not placed:
+        raise ConfigError("perturbations: expected at least one, got none")
+    return placed
+
+
+def _spec(component: Perturbation) -> Spec:
+    return {"name": registry.name_of(component), **registry.describe(component)}

@@ -1,0 +1,96 @@
+"""Plan, open the store, run what is missing, read the record back."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from palpate.campaign.engine import Engines, Finished
+from palpate.campaign.plan import Audit, Cell, Plan, make_plan
+from palpate.campaign.store import is_done, open_run
+from palpate.campaign.worker import Worker
+from palpate.record import Record
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a campaign stands.
+
+    Attributes:
+        done: finished cells, those of earlier runs included.
+        total: all cells of the plan.
+        finished: the cell that has just ended, None at the start.
+    """
+
+    done: int
+    total: int
+    finished: Finished | None = None
+
+
+Watch = Callable[[Progress], None]
+
+
+def drive(
+    audit: Audit,
+    folder: Path,
+    *,
+    command: str = "",
+    engine: str = "local",
+    watch: Watch | None = None,
+) -> Record:
+    """Run every cell that has no good result yet; what was done before stays.
+
+    Args:
+        audit: data, models and perturbations.
+        folder: run directory, created if need be.
+        command: how to rerun, for the manifest.
+        engine: name of the engine.
+        watch: called at the start and after every cell.
+
+    Returns:
+        The record, with failed cells in it.
+
+    Raises:
+        UsageError: see `make_plan` and `open_run`.
+    """
+    chosen = Engines.load(engine)
+    plan = make_plan(audit)
+    open_run(folder, audit, plan, command=command)
+    waiting = [cell for cell in plan.cells if not is_done(folder, cell.key)]
+    tell = watch or _ignore
+    done, total = len(plan.cells) - len(waiting), len(plan.cells)
+    tell(Progress(done, total))
+    for finished in chosen.run(waiting, lambda: Worker(audit, folder)):
+        done += 1
+        tell(Progress(done, total, finished))
+    return Record.load(folder)
+
+
+def estimate(audit: Audit, plan: Plan) -> dict[str, float]:
+    """Seconds per cell, from one measured forward pass per target; a guide, not a promise.
+
+    Returns:
+        Cell key -> seconds.
+    """
+    seconds: dict[str, float] = {}
+    per_pass: dict[int, float] = {}
+    batch = audit.samples.batch(range(min(len(audit.samples), audit.config.batch_size)))
+    for cell in plan.cells:
+        if cell.target not in per_pass:
+            audit.targets[cell.target].predict(batch)
+            start = time.perf_counter()
+            audit.targets[cell.target].predict(batch)
+            elapsed = time.perf_counter() - start
+            per_pass[cell.target] = elapsed / len(batch) * len(audit.samples)
+        seconds[cell.key] = per_pass[cell.target] * _passes(cell)
+    return seconds
+
+
+def _passes(cell: Cell) -> float:
+    if cell.perturbation is None:
+        return 1.0
+    return 1.0 + cell.perturbation.repeats * (cell.perturbation.passes + 1.0)
+
+
+def _ignore(progress: Progress) -> None:
+    del progress

@@ -1,0 +1,209 @@
+"""An audit becomes cells, each named by the hash of all that determines its result."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palpate import config as configuration
+from palpate import registry
+from palpate.config import NO_DEFENCE, AuditConfig, Spec
+from palpate.datasets.base import Samples
+from palpate.errors import CapabilityError
+from palpate.perturbation import Perturbation
+from palpate.record import SCHEMA_VERSION
+from palpate.targets.base import Target
+
+Placed = tuple[str, Perturbation]
+"""A perturbation with the name of its family."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything an audit needs, built.
+
+    Attributes:
+        config: what was asked, for the manifest.
+        samples: the data.
+        targets: bare models.
+        sources: per target, what is known of its origin (spec, card).
+        perturbations: components, sweeps expanded.
+        base: folder that relative paths of defences start from.
+    """
+
+    config: AuditConfig
+    samples: Samples
+    targets: tuple[Target, ...]
+    sources: tuple[dict[str, Any], ...]
+    perturbations: tuple[Placed, ...]
+    base: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of target, defence and perturbation on the dataset.
+
+    Attributes:
+        key: SHA-256 of the canonical JSON of all that determines the result, and of nothing else.
+        target: position in `Audit.targets`.
+        defence: spec; `{"name": "none"}` for the bare target.
+        perturbation: component, or None for the clean cell.
+        entry: plain words about the cell, as the manifest and the record carry them.
+    """
+
+    key: str
+    target: int
+    defence: Spec
+    perturbation: Perturbation | None
+    entry: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells in running order.
+
+    Attributes:
+        cells: grouped by target, the clean cell first.
+        not_testable: what was asked but cannot run, with the reason.
+        identity: hash that two runs of the same audit share.
+        data_digest: of the samples.
+        target_digests: per target.
+    """
+
+    cells: tuple[Cell, ...]
+    not_testable: tuple[dict[str, Any], ...]
+    identity: str
+    data_digest: str
+    target_digests: tuple[str, ...]
+
+
+def resolve(config: AuditConfig, base: Path, limit: int | None = None) -> Audit:
+    """Load the data and the models that an audit file names.
+
+    Args:
+        config: a valid configuration.
+        base: folder of the audit file.
+        limit: keep the first so many samples.
+
+    Raises:
+        UsageError: data or weights missing, damaged or not fitting.
+    """
+    samples = configuration.build("datasets", config.dataset, base).load(limit)
+    channels = samples.batch([0]).images.shape[1]
+    targets: list[Target] = []
+    sources: list[dict[str, Any]] = []
+    for spec in _labelled(config.targets):
+        source = configuration.build("targets", spec, base)
+        targets.append(source.load(task=samples.task, channels=channels, bounds=samples.bounds))
+        sources.append({**spec, "card": _card(source.weights)})
+    return Audit(
+        config=config,
+        samples=samples,
+        targets=tuple(targets),
+        sources=tuple(sources),
+        perturbations=tuple(expand(config.perturbations)),
+        base=base,
+    )
+
+
+def expand(specs: Sequence[Spec]) -> list[Placed]:
+    """Build every perturbation, sweeps expanded, each setting once."""
+    placed: dict[str, Placed] = {}
+    for spec in specs:
+        family = configuration.perturbation_family(spec["name"])
+        for one in configuration.sweep(family, spec):
+            component = configuration.build(family, one)
+            placed.setdefault(registry.canonical([family, repr(component)]), (family, component))
+    return list(placed.values())
+
+
+def make_plan(audit: Audit) -> Plan:
+    """Name every cell, and refuse what cannot run before compute is spent.
+
+    Raises:
+        UsageError: bad pixels, a budget beyond the bounds, a model not fit to be audited.
+    """
+    data_digest = audit.samples.digest()
+    first = audit.samples.batch(range(min(len(audit.samples), audit.config.batch_size)))
+    cells: list[Cell] = []
+    refused: list[dict[str, Any]] = []
+    digests: list[str] = []
+    for index, target in enumerate(audit.targets):
+        target.preflight(first)
+        digest = target.digest()
+        digests.append(digest)
+        for defence in audit.config.defences:
+            clean = _cell(audit, index, defence, None, [digest, data_digest])
+            cells.append(clean)
+            for placed in audit.perturbations:
+                cell = _cell(audit, index, defence, placed, [digest, data_digest])
+                try:
+                    placed[1].check(target)
+                except CapabilityError as error:
+                    refused.append({**cell.entry, "reason": str(error)})
+                else:
+                    cells.append(cell)
+    shown = audit.config.model_dump(include={"metrics", "statistics"}, mode="json")
+    identity = _sha([*(c.key for c in cells), shown])
+    return Plan(tuple(cells), tuple(refused), identity, data_digest, tuple(digests))
+
+
+def protect(audit: Audit, target: Target, defence: Spec) -> Target:
+    """The target behind its defence."""
+    if defence == NO_DEFENCE:
+        return target
+    return configuration.build("defences", defence, audit.base).protect(target)
+
+
+def _cell(
+    audit: Audit, index: int, defence: Spec, placed: Placed | None, digests: list[str]
+) -> Cell:
+    family, component = placed if placed is not None else ("none", None)
+    name = "none" if component is None else registry.name_of(component)
+    setting = {} if component is None else registry.describe(component)
+    determines = {
+        "schema": SCHEMA_VERSION,
+        "digests": digests,
+        "defence": defence,
+        "perturbation": name,
+        "version": 0 if component is None else component.version,
+        "setting": setting,
+        "seed": audit.config.seed,
+        "storage": audit.config.storage,
+        "gallery": audit.config.gallery,
+        "shard": [0, 1],
+    }
+    entry = {
+        "target": audit.targets[index].name,
+        "defence": defence["name"],
+        "dataset": audit.samples.label,
+        "family": family,
+        "perturbation": name,
+        "setting": setting,
+    }
+    return Cell(_sha(determines), index, defence, component, entry)
+
+
+def _labelled(specs: Sequence[Spec]) -> list[Spec]:
+    """Give targets that would share a label in the tables a number each."""
+    seen: dict[str, int] = {}
+    labelled: list[Spec] = []
+    for spec in specs:
+        label = configuration.build("targets", spec).label or spec["name"]
+        seen[label] = seen.get(label, 0) + 1
+        labelled.append(spec if seen[label] == 1 else {**spec, "label": f"{label} {seen[label]}"})
+    return labelled
+
+
+def _card(weights: Path | None) -> dict[str, Any] | None:
+    card = None if weights is None else weights.with_suffix(".json")
+    if card is None or not card.is_file():
+        return None
+    from palpate.record import read_json
+
+    return read_json(card)
+
+
+def _sha(data: Any) -> str:
+    return hashlib.sha256(registry.canonical(data).encode()).hexdigest()

@@ -1,0 +1,239 @@
+"""The verbs, thin: nothing heavy is imported until one of them works."""
+
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from palpate import console
+from palpate.errors import PalpateError, UsageError
+
+app = typer.Typer(
+    help="Stress-test medical-imaging models, and say where they break and how sure that is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+OK, GATE_FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+
+Store = Annotated[Path | None, typer.Option(help="Run directory.")]
+Limit = Annotated[int | None, typer.Option(help="Keep the first N samples.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunFolder = Annotated[Path, typer.Argument(help="Run directory.")]
+
+
+@app.command()
+def demo(store: Store = None, limit: Limit = None) -> None:
+    """Audit the bundled models on the bundled breast-ultrasound images."""
+    audit = Path(str(resources.files("palpate") / "data" / "demo.yaml"))
+    _run(audit, store or Path("runs/demo"), limit=limit, command="palpate demo")
+
+
+@app.command()
+def run(
+    audit: Annotated[Path, typer.Argument(help="Audit file.")],
+    store: Store = None,
+    limit: Limit = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="a.b=c, may repeat.")] = None,
+    engine: Annotated[str, typer.Option(help="Who runs the cells.")] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")] = False,
+    json: Json = False,
+) -> None:
+    """Run an audit file; goes on where an earlier run stopped."""
+    _run(
+        audit,
+        store or Path("runs") / audit.stem,
+        limit=limit,
+        overrides=tuple(set_ or ()),
+        engine=engine,
+        dry_run=dry_run,
+        json=json,
+        command=f"palpate {' '.join(sys.argv[1:])}",
+    )
+
+
+@app.command()
+def status(folder: RunFolder, json: Json = False) -> None:
+    """Say how far a run is."""
+    from palpate.record import Record
+
+    record = Record.load(folder)
+    failed = [cell for cell in record.cells if cell.status != "ok"]
+    total = len(record.manifest["plan"])
+    if json:
+        _json({"total": total, "ok": len(record.cells) - len(failed), "error": len(failed)})
+        return
+    console.say(f"{len(record.cells) - len(failed)} of {total} cells ok, {len(failed)} failed")
+    for cell in failed:
+        console.say(f"failed: {cell.target} {cell.perturbation}: {(cell.error or {})['message']}")
+
+
+@app.command()
+def report(
+    folder: RunFolder, output: Annotated[Path | None, typer.Option(help="HTML file.")] = None
+) -> None:
+    """Write the report again from the record; needs no model and no torch."""
+    from palpate.record import Record
+    from palpate.report.page import render
+
+    console.say(str(render(Record.load(folder), output or folder / "report.html")))
+
+
+@app.command("list")
+def list_(
+    family: Annotated[str, typer.Argument(help="One family, or all.")] = "", json: Json = False
+) -> None:
+    """List the components of a family, or of all."""
+    from palpate import registry
+
+    families = (family,) if family else registry.FAMILIES
+    found = {name: registry.names(name) for name in families}
+    if json:
+        _json(found)
+        return
+    for name, components in found.items():
+        console.say(f"{name}: {', '.join(components) or 'none'}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Component.")]) -> None:
+    """Show what a component does, its source and its parameters."""
+    import inspect
+
+    from palpate import registry
+    from palpate.errors import UnknownComponent, nearest
+
+    families = registry.families_of(name)
+    if not families:
+        known = [n for family in registry.FAMILIES for n in registry.names(family)]
+        raise UnknownComponent(f"no component named {name!r}; {nearest(name, known)}")
+    for family in families:
+        cls = registry.load(family, name)
+        module = inspect.getmodule(cls)
+        console.say(f"{family}/{name}@{cls.version}\n\n{inspect.getdoc(module)}\n")
+        console.say(f"{inspect.getdoc(cls)}\n\n{inspect.signature(cls)}")
+
+
+@app.command()
+def validate(audit: Annotated[Path, typer.Argument(help="Audit file.")]) -> None:
+    """Check an audit file: names, keys, types and ranges; loads no data."""
+    from palpate import config
+
+    config.load(audit)
+    console.say(f"{audit}: valid")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine offers, and what is missing."""
+    from palpate.doctor import findings
+
+    for line in findings():
+        console.say(line)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of checkpoint and card.")] = None,
+) -> None:
+    """Train a network from a recipe; resumable, seeded, with a card beside the checkpoint."""
+    from palpate.training.train import train_recipe
+
+    console.say(str(train_recipe(recipe, output=output, say=console.say)))
+
+
+def main() -> None:
+    """Entry point: user errors are one line and exit 2, an interrupt is exit 130."""
+    sys.exit(_guarded())
+
+
+def _guarded() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        console.complain("interrupted; run the same command again to go on")
+        return INTERRUPTED
+    except click.ClickException as error:
+        console.complain(f"error: {error.format_message()}")
+        return USAGE
+    except UsageError as error:
+        console.complain(f"error: {' '.join(str(error).split())}")
+        return USAGE
+    except PalpateError as error:
+        console.complain(f"defect in a component: {error}")
+        return INCOMPLETE
+    return code if isinstance(code, int) else OK
+
+
+def _run(
+    path: Path,
+    store: Path,
+    *,
+    command: str,
+    limit: int | None = None,
+    overrides: tuple[str, ...] = (),
+    engine: str = "local",
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    from palpate import config
+    from palpate.campaign.plan import resolve
+
+    audit = resolve(config.load(path, overrides), path.parent.resolve(), limit)
+    if dry_run:
+        _dry(audit, json=json)
+        return
+    from palpate.campaign.drive import drive
+    from palpate.report.page import render
+    from palpate.report.tables import terminal_table
+    from palpate.statistics.summary import summarise
+
+    with console.progress(quiet=json) as watch:
+        record = drive(audit, store, command=command, engine=engine, watch=watch)
+    summary = summarise(record)
+    page = render(record, store / "report.html")
+    failed = [cell for cell in record.cells if cell.status != "ok"]
+    if json:
+        _json({"report": str(page), "failed": len(failed), "summary": summary.to_dicts()})
+    else:
+        console.table(terminal_table(summary), title=audit.samples.label)
+        console.say(f"report: {page}")
+    if failed or record.missing:
+        console.complain(f"incomplete: {len(failed)} failed, {len(record.missing)} missing cells")
+        raise typer.Exit(INCOMPLETE)
+
+
+def _dry(audit: Any, *, json: bool) -> None:
+    from palpate.campaign.drive import estimate
+    from palpate.campaign.plan import make_plan
+
+    plan = make_plan(audit)
+    seconds = estimate(audit, plan)
+    if json:
+        _json([{"key": c.key, **c.entry, "seconds": seconds[c.key]} for c in plan.cells])
+        return
+    rows = [["cell", "target", "perturbation", "setting", "estimate"]]
+    for cell in plan.cells:
+        setting = ", ".join(f"{k}={v}" for k, v in cell.entry["setting"].items())
+        entry = cell.entry
+        words = [entry["target"], entry["perturbation"], setting, f"{seconds[cell.key]:.1f} s"]
+        rows.append([cell.key[:12], *words])
+    console.table(rows, title=f"{len(plan.cells)} cells on {audit.samples.label}")
+    for refused in plan.not_testable:
+        console.say(
+            f"not testable: {refused['target']} {refused['perturbation']}: {refused['reason']}"
+        )
+    console.say(f"about {sum(seconds.values()) / 60:.1f} minutes; {len(audit.samples)} samples")
+
+
+def _json(data: Any) -> None:
+    import orjson
+
+    option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    console.say(orjson.dumps(data, option=option).decode())

@@ -1,0 +1,208 @@
+"""Target x batch x perturbation -> outcomes. Tensors stop here.
+
+For every batch: enter what is common to all trials, take the golden (undisturbed) answer, then
+for every trial enter its disturbed world, ask again, and turn the two answers into plain numbers.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palpate.attacks._projection import size
+from palpate.outcome import Outcome, Verdict
+from palpate.perturbation import Perturbation, World
+from palpate.scoring import scores
+from palpate.targets.base import Target
+from palpate.types import Batch, Bounds, Images, Prediction
+
+
+@dataclass
+class Evaluation:
+    """What one cell gave.
+
+    Attributes:
+        outcomes: sorted by trial, then in the order of the dataset.
+        notes: per trial, what the perturbation said of it.
+        images: worst cases for the report (`sample`, `trial`, `clean`, `perturbed`), or empty.
+    """
+
+    outcomes: list[Outcome]
+    notes: list[dict[str, Any]]
+    images: dict[str, NDArray[Any]]
+
+
+@dataclass
+class _Gallery:
+    """Keeps the worst cases: right when clean, wrong now, most confidently wrong first."""
+
+    limit: int
+    heap: list[tuple[float, str, int, Tensor, Tensor]] = field(default_factory=list)
+
+    def offer(self, outcome: Outcome, clean: Tensor, perturbed: Tensor) -> None:
+        confidence = max(outcome.probabilities, default=0.0) if outcome.finite else 1.0
+        badness = 1.0 - outcome.score + confidence
+        entry = (badness, outcome.sample, outcome.trial, clean, perturbed)
+        if len(self.heap) < self.limit:
+            heapq.heappush(self.heap, entry)
+        elif self.limit and entry[:3] > self.heap[0][:3]:
+            heapq.heapreplace(self.heap, entry)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        worst = sorted(self.heap, key=lambda entry: entry[:3], reverse=True)
+        if not worst:
+            return {}
+        return {
+            "sample": np.array([w[1] for w in worst]),
+            "trial": np.array([w[2] for w in worst]),
+            "clean": torch.stack([w[3] for w in worst]).numpy(),
+            "perturbed": torch.stack([w[4] for w in worst]).numpy(),
+        }
+
+
+def evaluate(
+    target: Target,
+    batches: Iterable[Batch],
+    *,
+    perturbation: Perturbation | None = None,
+    seed: int = 0,
+    storage: str = "float32",
+    gallery: int = 0,
+) -> Evaluation:
+    """Measure one target under one perturbation.
+
+    Args:
+        target: the (possibly defended) model.
+        batches: samples in order.
+        perturbation: None for the clean cell.
+        seed: campaign seed; every draw hangs on it, the perturbation and the sample ids.
+        storage: "float32", or "uint8" to round perturbed images to the 8-bit grid of the bounds
+            before they are judged.
+        gallery: how many worst cases to keep as images.
+
+    Raises:
+        ContractError: the perturbation broke a guarantee of its family.
+    """
+    kept = _Gallery(gallery)
+    outcomes: list[Outcome] = []
+    notes: dict[int, dict[str, Any]] = {}
+    for batch in batches:
+        clean = batch.with_images(batch.images.to(target.device))
+        for trial, golden, entered in _worlds(target, clean, perturbation, seed):
+            world = _stored(entered, storage)
+            found = _outcomes(clean, golden, world, trial)
+            notes.setdefault(trial, world.notes)
+            outcomes += found
+            if world.batch.images is not clean.images:
+                _offer(kept, found, golden, clean, world)
+    outcomes.sort(key=lambda o: o.trial)  # stable: the dataset's order within a trial
+    return Evaluation(outcomes, [notes[t] for t in sorted(notes)], kept.arrays())
+
+
+def _worlds(
+    target: Target, batch: Batch, perturbation: Perturbation | None, seed: int
+) -> Iterator[tuple[int, Prediction, World]]:
+    if perturbation is None:
+        yield 0, target.predict(batch), World.undisturbed(target, batch)
+        return
+    seeds = perturbation.seeds(seed)
+    with perturbation.prepared(target, batch) as enter:
+        golden = target.predict(batch)
+        for trial in range(perturbation.repeats):
+            with enter(seeds.at(trial)) as world:
+                yield trial, golden, world
+
+
+def _stored(world: World, storage: str) -> World:
+    if storage == "float32":
+        return world
+    images = on_grid(world.batch.images, world.target.bounds)
+    last = None if world.last is None else on_grid(world.last, world.target.bounds)
+    return world._replace(batch=world.batch.with_images(images), last=last)
+
+
+def on_grid(images: Images, bounds: Bounds) -> Images:
+    """Round to the 256 grey levels between the bounds, as an 8-bit file would store them."""
+    low, width = bounds.low, bounds.high - bounds.low
+    return (((images - low) / width * 255).round() / 255 * width + low).clamp(*bounds)
+
+
+def _outcomes(clean: Batch, golden: Prediction, world: World, trial: int) -> list[Outcome]:
+    prediction = world.target.predict(world.batch)
+    references = clean.references.to(prediction.logits.device)
+    columns = _Columns(prediction, golden, references)
+    last = columns.score if world.last is None else _last_scores(world, references)
+    moved = world.batch.images - clean.images
+    linf, l2 = size(moved, "linf").tolist(), size(moved, "l2").tolist()
+    return [
+        Outcome(
+            sample=clean.samples[i],
+            case=clean.cases[i],
+            site=clean.sites[i],
+            trial=trial,
+            reference=columns.reference[i],
+            decision=columns.decision[i] if columns.finite[i] else (),
+            probabilities=columns.probabilities[i],
+            score=columns.score[i],
+            last_score=last[i],
+            finite=columns.finite[i],
+            identical=columns.identical[i],
+            verdict=columns.verdict[i],
+            linf=linf[i],
+            l2=l2[i],
+            status=world.status[i],
+        )
+        for i in range(len(clean))
+    ]
+
+
+class _Columns:
+    """The numbers of one batch of predictions, as Python lists."""
+
+    def __init__(self, prediction: Prediction, golden: Prediction, references: Tensor) -> None:
+        count = len(references)
+        flat = prediction.logits.ndim == 2
+        decisions = prediction.decisions
+        self.finite: list[bool] = prediction.finite.tolist()
+        self.score: list[float] = scores(prediction, references).tolist()
+        self.identical: list[bool] = _equal_bits(prediction.logits, golden.logits).tolist()
+        same = (decisions == golden.decisions).reshape(count, -1).all(dim=1).tolist()
+        self.verdict = [
+            Verdict.DUE if not f else Verdict.MASKED if s else Verdict.SDC
+            for f, s in zip(self.finite, same, strict=True)
+        ]
+        self.reference = _rows(references, flat=flat)
+        self.decision = _rows(decisions, flat=flat)
+        self.probabilities = _rows(prediction.probabilities, flat=flat)
+
+
+def _rows(values: Tensor, *, flat: bool) -> list[tuple[Any, ...]]:
+    if not flat:
+        return [()] * len(values)
+    return [tuple(row) for row in values.reshape(len(values), -1).tolist()]
+
+
+def _equal_bits(a: Tensor, b: Tensor) -> Tensor:
+    """Per sample, whether two float32 tensors agree bit for bit, NaN payloads included."""
+    same = a.contiguous().view(torch.int32) == b.contiguous().view(torch.int32)
+    return same.flatten(1).all(dim=1)
+
+
+def _last_scores(world: World, references: Tensor) -> list[float]:
+    assert world.last is not None
+    prediction = world.target.predict(world.batch.with_images(world.last))
+    return scores(prediction, references).tolist()
+
+
+def _offer(
+    kept: _Gallery, found: list[Outcome], golden: Prediction, clean: Batch, world: World
+) -> None:
+    before = scores(golden, clean.references.to(golden.logits.device)).tolist()
+    for i, outcome in enumerate(found):
+        if outcome.score < before[i]:
+            kept.offer(outcome, clean.images[i].cpu(), world.batch.images[i].cpu())

@@ -1,0 +1,262 @@
+"""Versioned rows of what happened: one JSON file per cell, one Parquet file per cell's samples.
+
+A run directory holds ``run.json`` (manifest), ``cells/<key>.json``, ``samples/<key>.parquet``,
+``images/<key>.npz`` (exact float arrays of the worst cases) and the report. The cell file is the
+truth: it is written last, to a temporary name, fsynced and renamed. Nothing in a cell or sample
+file depends on the time, host, engine or batch size.
+"""
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from palpate.errors import StoreError
+from palpate.outcome import Outcome, Status, Verdict
+
+SCHEMA_VERSION = 1
+Columns = dict[str, NDArray[Any]]
+
+_SAMPLES = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("case", pa.string()),
+        ("site", pa.string()),
+        ("trial", pa.int32()),
+        ("reference", pa.list_(pa.int32())),
+        ("decision", pa.list_(pa.int32())),
+        ("probabilities", pa.list_(pa.float32())),
+        ("score", pa.float32()),
+        ("last_score", pa.float32()),
+        ("finite", pa.bool_()),
+        ("identical", pa.bool_()),
+        ("verdict", pa.string()),
+        ("linf", pa.float32()),
+        ("l2", pa.float32()),
+        ("status", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What is known of one cell; everything but the outcomes themselves.
+
+    Attributes:
+        key: SHA-256 of all that determines the result.
+        status: "ok" or "error".
+        target: label of the model.
+        defence: name of the defence, "none" for the bare target.
+        dataset: label of the dataset.
+        family: perturbation family, "none" for the clean cell.
+        perturbation: component name, "none" for the clean cell.
+        setting: the component's parameters.
+        trials: how many trials per sample.
+        samples: how many samples.
+        notes: per trial, what the perturbation said of it (fault sites and the like).
+        error: type, message and traceback where status is "error".
+    """
+
+    key: str
+    status: str
+    target: str
+    defence: str
+    dataset: str
+    family: str
+    perturbation: str
+    setting: dict[str, Any]
+    trials: int
+    samples: int
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    error: dict[str, str] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run directory, read back without any tensor library.
+
+    Attributes:
+        folder: the run directory.
+        manifest: content of run.json.
+        cells: finished cells in the order of the plan; cells not yet run are absent.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    cells: tuple[CellRecord, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Record":
+        """Read the manifest and every finished cell of the plan.
+
+        Raises:
+            StoreError: no run there, a damaged file, or a version that this Palpate cannot read.
+        """
+        manifest = read_json(folder / "run.json")
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise StoreError(
+                f"{folder / 'run.json'}: expected schema_version {SCHEMA_VERSION},"
+                f" got {manifest.get('schema_version')!r}"
+            )
+        paths = [folder / "cells" / f"{entry['key']}.json" for entry in manifest["plan"]]
+        return cls(folder, manifest, tuple(read_cell(p) for p in paths if p.exists()))
+
+    def samples(self, cell: CellRecord) -> Columns:
+        """Outcomes of one cell as columns, in the order of (trial, sample).
+
+        `sample`, `case`, `site`, `verdict`, `status` are string arrays; `trial`, `score`,
+        `last_score`, `finite`, `identical`, `linf`, `l2` are numeric; `reference`, `decision` and
+        `probabilities` are (rows, width) arrays, where a missing decision is -1 and a missing
+        probability is NaN.
+        """
+        return read_samples(self.folder / "samples" / f"{cell.key}.parquet")
+
+    def images(self, cell: CellRecord) -> dict[str, NDArray[Any]]:
+        """Worst cases of one cell: `sample`, `trial`, `clean`, `perturbed` (float32), or empty."""
+        path = self.folder / "images" / f"{cell.key}.npz"
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+
+    @cached_property
+    def missing(self) -> list[dict[str, Any]]:
+        """Plan entries that have no finished cell."""
+        done = {cell.key for cell in self.cells}
+        return [entry for entry in self.manifest["plan"] if entry["key"] not in done]
+
+
+def write_cell(
+    folder: Path,
+    cell: CellRecord,
+    outcomes: Sequence[Outcome],
+    images: Mapping[str, NDArray[Any]] | None = None,
+) -> None:
+    """Write one cell: samples and images first, the cell file last, each atomically.
+
+    Raises:
+        StoreError: read-only or full store; nothing half-written is left under a final name.
+    """
+    if outcomes:
+        buffer = io.BytesIO()
+        pq.write_table(_table(outcomes), buffer, compression="zstd")
+        write_atomic(folder / "samples" / f"{cell.key}.parquet", buffer.getvalue())
+    if images:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **dict(images))
+        write_atomic(folder / "images" / f"{cell.key}.npz", buffer.getvalue())
+    write_json(folder / "cells" / f"{cell.key}.json", dataclasses.asdict(cell))
+
+
+def read_cell(path: Path) -> CellRecord:
+    """Read one cell file.
+
+    Raises:
+        StoreError: damaged, or of another version.
+    """
+    data = read_json(path)
+    fields = {f.name for f in dataclasses.fields(CellRecord)}
+    if data.get("schema_version") != SCHEMA_VERSION or data.keys() != fields:
+        raise StoreError(f"{path}: expected a cell file of version {SCHEMA_VERSION}")
+    return CellRecord(**data)
+
+
+def read_samples(path: Path) -> Columns:
+    """Read one samples file as columns; see `Record.samples`.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    columns: Columns = {}
+    for name in _SAMPLES.names:
+        column = table.column(name)
+        if pa.types.is_list(column.type):
+            columns[name] = _padded(column.to_pylist(), name)
+        elif pa.types.is_string(column.type):
+            columns[name] = np.array(column.to_pylist(), dtype=object).astype(str)
+        else:
+            columns[name] = column.to_numpy()
+    return columns
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically with sorted keys.
+
+    Raises:
+        StoreError: read-only or full store.
+    """
+    text = orjson.dumps(data, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)
+    write_atomic(path, text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        data = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(
+            f"no run at {path.parent}: cannot read {path.name}: {error.strerror}"
+        ) from None
+    except orjson.JSONDecodeError:
+        raise StoreError(f"{path}: expected JSON, got a damaged file") from None
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: expected a JSON object, got {type(data).__name__}")
+    return data  # pyright: ignore[reportUnknownVariableType]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write to a temporary name, flush to the disk, rename.
+
+    Raises:
+        StoreError: read-only or full store; the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _table(outcomes: Sequence[Outcome]) -> pa.Table:
+    arrays = [
+        pa.array([_plain(getattr(o, f.name)) for o in outcomes], type=f.type) for f in _SAMPLES
+    ]
+    return pa.Table.from_arrays(arrays, schema=_SAMPLES)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Verdict | Status) else value
+
+
+def _padded(rows: list[list[float]], name: str) -> NDArray[Any]:
+    width = max((len(r) for r in rows), default=0)
+    fill, kind = (np.nan, np.float32) if name == "probabilities" else (-1, np.int32)
+    padded = np.full((len(rows), width), fill, dtype=kind)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return padded
