@@ -1,0 +1,128 @@
+"""Checks of all four perturbation families."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from palpate.contracts.oracles import batch, expect, one, probe
+from palpate.perturbation import Perturbation
+from palpate.seeds import Seeds
+from palpate.targets.base import Target
+from palpate.types import Batch
+
+_SEEDS = Seeds(campaign=5, cell="contract")
+
+
+def check_same_seed_same_world(perturbation: Perturbation) -> None:
+    """The same seeds give the same world, bit for bit."""
+    expect(
+        _same(_answer(perturbation, batch(3)), _answer(perturbation, batch(3))),
+        f"{perturbation!r}: two runs with the same seeds differ",
+    )
+
+
+def check_batch_equals_singles(perturbation: Perturbation) -> None:
+    """A batch gives what its samples give one by one, up to the model's own rounding."""
+    whole = batch(4)
+    together = _disturbed(perturbation, whole)
+    alone = torch.cat([_disturbed(perturbation, one(whole, i)) for i in range(len(whole))])
+    expect(
+        bool(torch.isclose(together, alone, atol=1e-6, rtol=0).all()),
+        f"{perturbation!r}: samples alone differ from the batch by"
+        f" {float((together - alone).abs().max()):g}",
+    )
+
+
+def check_order_does_not_matter(perturbation: Perturbation) -> None:
+    """Random numbers hang on sample ids, not on positions."""
+    whole = batch(3)
+    turned = Batch(
+        images=whole.images.flip(0),
+        references=whole.references.flip(0),
+        samples=whole.samples[::-1],
+        cases=whole.cases[::-1],
+        sites=whole.sites,
+    )
+    expect(
+        bool(
+            torch.isclose(
+                _disturbed(perturbation, whole), _disturbed(perturbation, turned).flip(0), atol=1e-6
+            ).all()
+        ),
+        f"{perturbation!r}: depends on the order of the samples",
+    )
+
+
+def check_leaves_target_as_it_was(perturbation: Perturbation) -> None:
+    """Weights, gradients, flags and hooks are as before, also after an exception inside."""
+    target = probe()
+    before = _state(target)
+    _answer(perturbation, batch(2), target)
+    expect(_state(target) == before, f"{perturbation!r}: did not restore the target")
+    try:
+        with (
+            perturbation.prepared(target, batch(2)) as enter,
+            enter(_SEEDS) as world,
+        ):
+            world.target.predict(world.batch)
+            raise KeyError("planned")
+    except KeyError:
+        pass
+    expect(_state(target) == before, f"{perturbation!r}: did not restore after an exception")
+
+
+def check_leaves_batch_as_it_was(perturbation: Perturbation) -> None:
+    """The given images are never written to."""
+    given = batch(2)
+    copy = given.images.clone()
+    _answer(perturbation, given)
+    expect(torch.equal(given.images, copy), f"{perturbation!r}: wrote into the given images")
+
+
+def check_stays_in_range(perturbation: Perturbation) -> None:
+    """Disturbed images keep their shape and the legal range."""
+    given = batch(4)
+    images = _disturbed(perturbation, given)
+    legal = images.shape == given.images.shape and 0 <= float(images.min()) <= float(images.max()) <= 1
+    expect(legal, f"{perturbation!r}: left the legal range or the shape")
+
+
+def check_trials_differ_or_are_one(perturbation: Perturbation) -> None:
+    """Several trials are several draws."""
+    if perturbation.repeats < 2:
+        return
+    notes = [_trial(perturbation, batch(2), trial) for trial in range(4)]
+    expect(any(n != notes[0] for n in notes[1:]), f"{perturbation!r}: all trials are the same draw")
+
+
+def _disturbed(perturbation: Perturbation, given: Batch) -> Tensor:
+    target = probe()
+    with perturbation.prepared(target, given) as enter, enter(_SEEDS) as world:
+        return world.batch.images.clone()
+
+
+def _answer(perturbation: Perturbation, given: Batch, target: Target | None = None) -> Tensor:
+    asked = probe() if target is None else target
+    with perturbation.prepared(asked, given) as enter, enter(_SEEDS) as world:
+        return world.target.predict(world.batch).logits.clone()
+
+
+def _trial(perturbation: Perturbation, given: Batch, trial: int) -> Any:
+    target = probe()
+    with perturbation.prepared(target, given) as enter, enter(_SEEDS.at(trial)) as world:
+        return world.notes, world.batch.images.sum().item()
+
+
+def _state(target: Target) -> list[Any]:
+    module = target.module
+    flags = [(p.requires_grad, p.grad is None) for p in module.parameters()]
+    hooks = [
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in vars(m))
+        for m in module.modules()
+    ]
+    return [target.digest(), flags, hooks, [m.training for m in module.modules()]]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.view(torch.int32), b.view(torch.int32))
