@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,11 +15,12 @@ from palpate.datasets.base import Samples
 from palpate.errors import ConfigError, TargetError
 from palpate.perturbation import Perturbation
 from palpate.record import Record
-from palpate.report.page import render
-from palpate.statistics.checks import Check, checks
-from palpate.statistics.summary import Summary, summarise
 from palpate.targets.base import Target
 from palpate.types import Bounds, Task
+
+if TYPE_CHECKING:
+    from palpate.statistics.checks import Check
+    from palpate.statistics.summary import Summary
 
 Asked = str | Mapping[str, Any] | Perturbation
 
@@ -43,16 +44,22 @@ class Run:
         """
         return cls(Record.load(Path(folder)))
 
-    def summary(self) -> Summary:
+    def summary(self) -> "Summary":
         """One row per target, defence, cell and metric, each with its interval."""
+        from palpate.statistics.summary import summarise
+
         return summarise(self.record)
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> "list[Check]":
         """One row per check of the audit on itself."""
+        from palpate.statistics.checks import checks
+
         return checks(self.record)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the self-contained HTML report, `report.html` in the run directory by default."""
+        from palpate.report.page import render
+
         return render(
             self.record, self.record.folder / "report.html" if path is None else Path(path)
         )

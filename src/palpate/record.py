@@ -6,6 +6,7 @@ truth: it is written last, to a temporary name, fsynced and renamed. Nothing in 
 file depends on the time, host, engine or batch size.
 """
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -238,7 +239,8 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StoreError(f"cannot write {path}: {error.strerror}") from None
 
 

@@ -107,7 +107,7 @@ class Medmnist(Dataset):
 
     def _arrays(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 images = content[f"{self.split}_images"]
                 labels = content[f"{self.split}_labels"]
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -1,0 +1,54 @@
+"""Fixtures that several test files share."""
+
+import os
+import textwrap
+
+import pytest
+import torch
+
+os.environ.setdefault("PALPATE_NO_PLUGINS", "1")
+
+NETWORK = """
+    import torch
+    from torch import nn
+
+    def make(classes=2, bad=False):
+        generator = torch.Generator().manual_seed(1)
+        network = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(784, classes)
+        )
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+            if bad:
+                network[3].bias.fill_(float("nan"))
+        return network
+"""
+
+AUDIT = """
+    schema_version: 1
+    seed: 0
+    dataset: {name: medmnist, flag: breastmnist}
+    targets:
+      - {name: module, factory: "FACTORY:make", label: small}
+    perturbations:
+      - {name: fgsm, epsilon: [1/255, 4/255]}
+      - {name: gaussian_noise, severity: [1, 3]}
+      - {name: patch_drop, coverage: 0.5}
+      - {name: weight_bit_flip, trials: 5}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def audit_file(tmp_path):
+    """A small audit of a small network on bundled data."""
+    factory = tmp_path / "network.py"
+    factory.write_text(textwrap.dedent(NETWORK))
+    path = tmp_path / "audit.yaml"
+    path.write_text(textwrap.dedent(AUDIT).replace("FACTORY", str(factory)))
+    return path

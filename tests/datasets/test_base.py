@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from palpate import Classification, Samples
+from palpate.errors import DataError
+
+TASK = Classification(("a", "b"))
+
+
+def samples(count=5, **changes):
+    images = np.random.default_rng(0).random((count, 1, 4, 4)).astype(np.float32)
+    return Samples.of(images, np.arange(count) % 2, task=TASK, **changes)
+
+
+def test_digest_sees_pixels_order_and_limit():
+    assert samples().digest() == samples().digest()
+    assert samples().digest() != samples().take(4).digest()
+    assert samples().digest() != samples(bounds=(0.0, 2.0)).digest()
+    assert samples().digest() != samples(cases=["p"] * 5).digest()
+
+
+def test_batches_cover_every_sample_once():
+    ids = [s for batch in samples().batches(2) for s in batch.samples]
+
+    assert ids == list(samples().ids)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: samples(0), "expected at least one sample, got an empty dataset"),
+        (lambda: samples(ids=["x"] * 5), "unique sample ids"),
+        (lambda: samples(cases=["p"]), "as many references, cases and sites as images"),
+        (lambda: Samples.of(np.zeros((1, 1, 2, 2)), np.array([5]), task=TASK), "got 5 in sample '0'"),
+    ],
+)
+def test_bad_data_is_refused(make, message):
+    with pytest.raises(DataError, match=message):
+        make()

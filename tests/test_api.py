@@ -1,0 +1,61 @@
+"""What a notebook types."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import palpate
+from palpate.errors import ConfigError, TargetError
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+
+
+def samples(count=40):
+    rng = np.random.default_rng(0)
+    images = rng.random((count, 1, 8, 8)).astype(np.float32)
+    return palpate.Samples.of(images, rng.integers(0, 2, count), task=TASK)
+
+
+TASK = palpate.Classification(("negative", "positive"), positive=1)
+
+
+def test_the_example_of_the_design(tmp_path):
+    target = palpate.wrap(network(), task=TASK, mean=(0.5,), std=(0.5,))
+
+    run = palpate.audit(
+        target,
+        samples(),
+        [
+            "fgsm",
+            {"name": "pgd", "epsilon": ["2/255", "8/255"], "steps": 5},
+            palpate.occlusions.PatchDrop(coverage=0.5, patch_size=2),
+            {"name": "weight_bit_flip", "flips": 1, "trials": 10},
+        ],
+        store=tmp_path / "run",
+    )
+    table = run.summary().to_pandas()
+
+    assert {"fgsm", "pgd", "patch_drop", "weight_bit_flip", "none"} <= set(table["perturbation"])
+    assert run.report(tmp_path / "report.html").exists()
+    assert len(run.checks()) > 5
+    assert "<table" in run._repr_html_()
+    reopened = palpate.Run.open(tmp_path / "run")
+    assert reopened.summary().to_dicts() == run.summary().to_dicts()
+
+
+def test_targets_must_share_the_datasets_task_and_bounds(tmp_path):
+    other = palpate.wrap(network(), task=palpate.Classification(("a", "b")))
+
+    with pytest.raises(TargetError, match="expected the dataset's task and bounds"):
+        palpate.audit(other, samples(), ["fgsm"], store=tmp_path)
+
+
+def test_nothing_to_do_is_said(tmp_path):
+    target = palpate.wrap(network(), task=TASK)
+    for nothing in ([], [{"epsilon": 1}]):
+        with pytest.raises(ConfigError, match="expected"):
+            palpate.audit(target, samples(), nothing, store=tmp_path)

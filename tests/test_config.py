@@ -1,0 +1,80 @@
+import textwrap
+
+import pytest
+
+from palpate import config
+from palpate.errors import ConfigError, UnknownComponent
+
+GOOD = {
+    "dataset": {"name": "medmnist"},
+    "targets": [{"name": "medmamba"}],
+    "perturbations": [{"name": "fgsm", "epsilon": ["1/255", "2/255"]}],
+}
+
+
+def test_lists_are_sweeps_in_the_order_written():
+    specs = config.sweep("attacks", {"name": "pgd", "epsilon": [0.1, 0.2], "steps": [5, 10]})
+
+    assert [(s["epsilon"], s["steps"]) for s in specs] == [(0.1, 5), (0.1, 10), (0.2, 5), (0.2, 10)]
+
+
+def test_a_list_that_fits_its_field_is_a_value():
+    specs = config.sweep("faults", {"name": "weight_bit_flip", "bits": [30, 23], "flips": [1, 2]})
+
+    assert [s["bits"] for s in specs] == [[30, 23], [30, 23]]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"perturbatons": []}, UnknownComponent, "unknown key 'perturbatons'; did you mean 'perturb"),
+        ({"perturbations": [{"name": "fgms"}]}, UnknownComponent, "named 'fgms'; did you mean 'fgsm'"),
+        ({"perturbations": []}, ConfigError, "perturbations: .*at least 1"),
+        ({"targets": [{"weights": "x"}]}, ConfigError, "targets: .*expected a 'name'"),
+        ({"schema_version": 2}, ConfigError, "schema_version: .*got 2"),
+        ({"seed": "many"}, ConfigError, "seed: .*got 'many'"),
+        ({"statistics": {"confidence": 95}}, ConfigError, "statistics.confidence: .*got 95"),
+        ({"metrics": ["acuracy"]}, UnknownComponent, "'acuracy'; did you mean 'accuracy'"),
+        ({"dataset": {"name": "medmnist", "split": "tets"}}, ConfigError, "split: .*got 'tets'"),
+        ({"perturbations": [{"name": "pgd", "epsilon": []}]}, ConfigError, "at least one value"),
+    ],
+)
+def test_mistakes_are_named(change, kind, message):
+    with pytest.raises(kind, match=message):
+        config.parse({**GOOD, **change})
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "audit.yaml"
+    path.write_text("seed: 1\nseed: 2\n")
+
+    with pytest.raises(ConfigError, match="key 'seed' given twice, line 2"):
+        config.load(path)
+
+
+@pytest.mark.parametrize("text", ["{", "- a\n", "!!python/object/apply:os.system [true]", "\x00"])
+def test_files_that_are_no_mapping_are_refused(tmp_path, text):
+    path = tmp_path / "audit.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError):
+        config.load(path)
+
+
+def test_settings_reach_into_lists(tmp_path):
+    path = tmp_path / "audit.yaml"
+    path.write_text(
+        textwrap.dedent("""
+            dataset: {name: medmnist}
+            targets: [{name: medmamba}]
+            perturbations: [{name: fgsm, epsilon: 1/255}]
+        """)
+    )
+
+    loaded = config.load(path, ("perturbations.0.epsilon=[0.1, 0.2]", "seed=3"))
+
+    assert loaded.seed == 3
+    assert loaded.perturbations[0]["epsilon"] == [0.1, 0.2]
+    for wrong in ("seed", "perturbations.7.epsilon=1", "nothing.there=1"):
+        with pytest.raises(ConfigError, match="--set"):
+            config.load(path, (wrong,))

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from torch import nn
+
+import palpate
+from palpate import registry
+from palpate.contracts.oracles import batch, probe
+from palpate.evaluation import evaluate, on_grid
+from palpate.outcome import Verdict
+from palpate.types import Bounds, Prediction, Segmentation
+from palpate.scoring import scores
+
+NOISE = {"severity": 3, "trials": 2}
+
+
+def noise():
+    return registry.create("corruptions", "gaussian_noise", NOISE)
+
+
+def split(whole, size):
+    from palpate.contracts.oracles import one
+
+    singles = [one(whole, i) for i in range(len(whole))]
+    return singles if size == 1 else [whole]
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "parameters"),
+    [
+        ("corruptions", "gaussian_noise", NOISE),
+        ("occlusions", "patch_drop", {}),
+        ("attacks", "fgsm", {}),
+        ("faults", "weight_bit_flip", {"trials": 6}),
+    ],
+)
+def test_results_do_not_depend_on_the_batch_size(family, name, parameters):
+    perturbation = registry.create(family, name, parameters)
+    found = [
+        evaluate(probe(), split(batch(6), size), perturbation=perturbation).outcomes
+        for size in (1, 6)
+    ]
+
+    for a, b in zip(*found, strict=True):
+        assert (a.sample, a.trial, a.decision, a.score, a.verdict) == (
+            (b.sample, b.trial, b.decision, b.score, b.verdict)
+        )
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5, nan_ok=True)
+
+
+def test_outcomes_are_ordered_by_trial_then_sample():
+    outcomes = evaluate(probe(), split(batch(3), 1), perturbation=noise()).outcomes
+
+    assert [(o.trial, o.sample) for o in outcomes] == [
+        (t, s) for t in range(2) for s in ("s0", "s1", "s2")
+    ]
+
+
+def test_non_finite_output_is_due_and_wrong_never_class_zero():
+    target = probe()
+
+    class Breaks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = target.module
+
+        def forward(self, images):
+            logits = self.inner(images)
+            return torch.where(images.mean((1, 2, 3))[:, None] < 0, logits * float("nan"), logits)
+
+    given = batch(3)
+    broken = palpate.wrap(
+        Breaks().eval(), task=target.task, mean=tuple(given.images.mean((0, 2, 3)).tolist())
+    )
+    outcomes = evaluate(broken, [given]).outcomes
+    bad = [o for o in outcomes if not o.finite]
+
+    assert 0 < len(bad) < 3
+    for outcome in bad:
+        assert outcome.verdict is Verdict.DUE
+        assert outcome.score == 0
+        assert outcome.decision == ()
+
+
+def test_clean_cell_is_identical_to_itself():
+    outcomes = evaluate(probe(), [batch(4)]).outcomes
+
+    assert all(o.identical and o.verdict is Verdict.MASKED and o.linf == 0 for o in outcomes)
+
+
+def test_storage_rounds_to_the_grid_of_the_bounds():
+    images = torch.rand(2, 1, 8, 8)
+    stored = on_grid(images * 1400 - 1000, Bounds(-1000.0, 400.0))
+
+    steps = (stored.double() + 1000) / 1400 * 255
+    assert float((steps - steps.round()).abs().max()) < 1e-3
+    assert float((stored - (images * 1400 - 1000)).abs().max()) <= 1400 / 255 / 2 + 1e-3
+
+
+def test_an_attack_below_half_a_grey_level_does_not_survive_storage():
+    fgsm = registry.create("attacks", "fgsm", {"epsilon": "0.4/255"})
+    grey = batch(4)
+    grey = grey.with_images((grey.images * 255).round() / 255)
+
+    kept = evaluate(probe(), [grey], perturbation=fgsm).outcomes
+    stored = evaluate(probe(), [grey], perturbation=fgsm, storage="uint8").outcomes
+
+    assert all(o.linf > 0.001 for o in kept)
+    assert all(o.linf == 0 for o in stored)
+
+
+def test_gallery_holds_exact_arrays_of_the_worst_cases():
+    fgsm = registry.create("attacks", "pgd", {"epsilon": 0.5})
+    given = batch(16)
+    given = palpate.types.Batch(
+        given.images,
+        probe().predict(given).decisions,
+        given.samples,
+        given.cases,
+        given.sites,
+    )
+
+    result = evaluate(probe(), [given], perturbation=fgsm, gallery=3)
+    wrong = {o.sample for o in result.outcomes if o.score < 1}
+
+    assert len(wrong) >= 3
+    assert set(result.images["sample"]) <= wrong
+    assert len(result.images["sample"]) == 3
+    index = given.samples.index(result.images["sample"][0])
+    assert torch.equal(torch.from_numpy(result.images["clean"][0]), given.images[index])
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected", "dice"),
+    [([0, 0], [0, 0], 1.0), ([1, 0], [0, 0], 0.0), ([0, 0], [1, 1], 0.0), ([1, 0], [1, 1], 2 / 3)],
+)
+def test_empty_masks_follow_the_written_policy(predicted, expected, dice):
+    planes = torch.tensor(predicted).float().reshape(1, 1, 1, 2) * 2 - 1
+    task = Segmentation(("lesion",), exclusive=False)
+
+    found = scores(Prediction(planes, task), torch.tensor(expected).reshape(1, 1, 1, 2))
+
+    assert found.item() == pytest.approx(dice)
