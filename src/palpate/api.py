@@ -20,6 +20,7 @@ from palpate.types import Bounds, Task
 
 if TYPE_CHECKING:
     from palpate.statistics.checks import Check
+    from palpate.statistics.table import Table
     from palpate.statistics.summary import Summary
 
 Asked = str | Mapping[str, Any] | Perturbation
@@ -50,7 +51,7 @@ class Run:
 
         return summarise(self.record)
 
-    def checks(self) -> "list[Check]":
+    def checks(self) -> "Table[Check]":
         """One row per check of the audit on itself."""
         from palpate.statistics.checks import checks
 

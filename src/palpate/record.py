@@ -244,7 +244,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _table(outcomes: Sequence[Outcome]) -> pa.Table:
+def _table(outcomes: Sequence[Outcome]) -> Any:  # pyarrow has no type stubs
     arrays = [
         pa.array([_plain(getattr(o, f.name)) for o in outcomes], type=f.type) for f in _SAMPLES
     ]

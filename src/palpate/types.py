@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Images = Float[Tensor, "batch channel *spatial"]
-Logits = Float[Tensor, "batch classes *spatial"]
+Logits = Float[Tensor, "batch classes *plane"]
 References = Int[Tensor, "batch *shape"]
 PerSample = Float[Tensor, " batch"]
 Flags = Bool[Tensor, " batch"]
+Mask = Bool[Tensor, "batch 1 *spatial"]
 AnyTensor = Shaped[Tensor, "..."]
 
 

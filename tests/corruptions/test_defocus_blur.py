@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from palpate.corruptions.defocus_blur import DefocusBlur, blur_kernel
 
-LEVELS = [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)]  # ImageNet-C, attacks.md 6.5
+LEVELS = [(3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)]  # ImageNet-C, attacks.md 6.5
 
 
 def imagenet_c(image, radius, alias):

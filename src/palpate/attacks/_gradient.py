@@ -84,5 +84,5 @@ class Search:
 def _input_gradient(loss: PerSample, points: Images) -> Tensor:
     if not loss.requires_grad:
         return torch.zeros_like(points)
-    (gradient,) = torch.autograd.grad(loss.sum(), points, allow_unused=True)
-    return torch.zeros_like(points) if gradient is None else gradient
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(loss.sum(), points, allow_unused=True)
+    return torch.zeros_like(points) if found[0] is None else found[0]

@@ -1,6 +1,8 @@
 """Steps and projections in the norms that attacks know."""
 
 import torch
+from jaxtyping import Shaped
+from torch import Tensor
 
 from palpate.types import Bounds, Images, PerSample
 
@@ -36,5 +38,5 @@ def project(images: Images, clean: Images, *, norm: str, epsilon: float, bounds:
     return (clean + difference).clamp(bounds.low, bounds.high)
 
 
-def _per_sample(values: PerSample, like: Images) -> Images:
+def _per_sample(values: PerSample, like: Images) -> Shaped[Tensor, "batch *ones"]:
     return values.reshape(-1, *(1 for _ in like.shape[1:]))

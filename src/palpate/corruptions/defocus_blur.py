@@ -33,11 +33,11 @@ class DefocusBlur(Corruption):
     """Convolution with a smoothed disk, borders mirrored."""
 
     DISK: ClassVar[tuple[tuple[float, float], ...]] = (
-        (3, 0.1),
-        (4, 0.5),
-        (6, 0.5),
-        (8, 0.5),
-        (10, 0.5),
+        (3.0, 0.1),
+        (4.0, 0.5),
+        (6.0, 0.5),
+        (8.0, 0.5),
+        (10.0, 0.5),
     )
 
     @override

@@ -95,7 +95,7 @@ class Medmnist(Dataset):
             import medmnist
 
             root.mkdir(parents=True, exist_ok=True)
-            maker = getattr(medmnist, medmnist.INFO[self.flag]["python_class"])
+            maker = getattr(medmnist, str(medmnist.INFO[self.flag]["python_class"]))
             maker(split=self.split, download=True, root=str(root), size=self.size)
         except Exception as error:  # noqa: BLE001 - any failure of the download has one remedy
             raise DataError(
@@ -105,7 +105,7 @@ class Medmnist(Dataset):
             ) from None
         return root / self._file
 
-    def _arrays(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def _arrays(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 images = content[f"{self.split}_images"]

@@ -11,7 +11,7 @@ from typing_extensions import override
 from palpate.errors import ConfigError
 from palpate.perturbation import ImagePerturbation
 from palpate.registry import Number
-from palpate.types import Bounds, Images
+from palpate.types import Bounds, Images, Mask
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Occlusion(ImagePerturbation):
             raise ConfigError(f"trials: expected 1 or more, got {self.trials}")
 
     @abstractmethod
-    def _hidden(self, images: Images, seeds: Sequence[int]) -> Images:
+    def _hidden(self, images: Images, seeds: Sequence[int]) -> Mask:
         """Boolean (batch, 1, *spatial), true where hidden; one mask per sample."""
 
     @final

@@ -21,7 +21,7 @@ from typing_extensions import override
 from palpate.errors import ConfigError
 from palpate.occlusions.base import Occlusion
 from palpate.perturbation import generators
-from palpate.types import Images
+from palpate.types import Images, Mask
 
 _GRID = 14
 
@@ -44,7 +44,7 @@ class PatchDrop(Occlusion):
             raise ConfigError(f"patch_size: expected 1 or more, got {self.patch_size}")
 
     @override
-    def _hidden(self, images: Images, seeds: Sequence[int]) -> Images:
+    def _hidden(self, images: Images, seeds: Sequence[int]) -> Mask:
         spatial = images.shape[2:]
         patch = self.patch_size or max(1, min(spatial) // _GRID)
         grid = tuple(math.ceil(side / patch) for side in spatial)
