@@ -143,9 +143,9 @@ def train(
     output: Annotated[Path | None, typer.Option(help="Folder of checkpoint and card.")] = None,
 ) -> None:
     """Train a network from a recipe; resumable, seeded, with a card beside the checkpoint."""
-    from palpate.training.train import train_recipe
+    from palpate.training.run import train_recipe
 
-    console.say(str(train_recipe(recipe, output=output, say=console.say)))
+    console.say(str(train_recipe(recipe, folder=output, say=console.say)))
 
 
 def main() -> None:

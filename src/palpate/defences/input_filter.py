@@ -1,0 +1,94 @@
+"""Filter the image before the model sees it: median or fewer grey levels.
+
+Xu, Evans, Qi, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks",
+arXiv 1704.01155, section 3 (bit depth, median smoothing). Filters without a useful gradient look
+robust when they only hide it; gradients therefore pass straight through the filter (Athalye,
+Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", arXiv 1802.00420,
+section 4.1, BPDA with the identity), so that every attack on the protected target is adaptive.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from palpate.defences.base import Defence
+from palpate.errors import CapabilityError, ConfigError
+from palpate.targets.base import Target
+from palpate.types import Bounds, Images
+
+
+@final
+@dataclass(frozen=True)
+class InputFilter(Defence):
+    """The target behind a filter.
+
+    Attributes:
+        kind: "median" over a square window, or "bit_depth" rounding to 2^bits grey levels.
+        size: side of the median's window in pixels, odd.
+        bits: grey levels kept, as a power of two, 1 to 8.
+    """
+
+    kind: Literal["median", "bit_depth"] = "median"
+    size: int = 3
+    bits: int = 4
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % 2 == 0:
+            raise ConfigError(f"size: expected an odd number of pixels, got {self.size}")
+        if not 1 <= self.bits <= 8:
+            raise ConfigError(f"bits: expected 1 to 8, got {self.bits}")
+
+    @override
+    def protect(self, target: Target) -> Target:
+        return target.with_module(_Filtered(target, self))
+
+
+class _Filtered(nn.Module):
+    """Undo the normalisation, filter, normalise again, ask the model."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, target: Target, how: InputFilter) -> None:
+        super().__init__()
+        self.inner = target.module
+        self.how = how
+        self.bounds = target.bounds
+        self.register_buffer("mean", torch.tensor(target.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(target.std), persistent=False)
+
+    def forward(self, normalised: Tensor) -> Tensor:
+        """Same input and output as the model inside."""
+        shape = (1, -1, *(1 for _ in normalised.shape[2:]))
+        mean, std = self.mean.reshape(shape), self.std.reshape(shape)
+        images = normalised * std + mean
+        straight = images + (_filtered(images, self.how, self.bounds) - images).detach()
+        return self.inner((straight - mean) / std)
+
+    @override
+    def extra_repr(self) -> str:
+        return repr(self.how)
+
+
+def _filtered(images: Images, how: InputFilter, bounds: Bounds) -> Images:
+    if how.kind == "median":
+        return _median(images, how.size)
+    levels = 2**how.bits - 1
+    width = bounds.high - bounds.low
+    return ((images - bounds.low) / width * levels).round() / levels * width + bounds.low
+
+
+def _median(images: Images, size: int) -> Images:
+    if images.ndim != 4:
+        raise CapabilityError(
+            f"input_filter: expected images (batch, channel, height, width),"
+            f" got {tuple(images.shape)}"
+        )
+    batch, channels, height, width = images.shape
+    padded = functional.pad(images, (size // 2,) * 4, mode="reflect")
+    windows = functional.unfold(padded, size).reshape(batch, channels, size * size, height, width)
+    return windows.median(dim=2).values
