@@ -77,7 +77,12 @@ def foolbox_pgd(network, images, labels):
 
 def measure(network: nn.Module, images, rounds: int):
     labels = torch.randint(0, 10, (len(images),))
-    variants = {"floor": floor, "palpate": ours, "torchattacks": torchattacks_pgd, "foolbox": foolbox_pgd}
+    variants = {
+        "floor": floor,
+        "palpate": ours,
+        "torchattacks": torchattacks_pgd,
+        "foolbox": foolbox_pgd,
+    }
     expected = floor(network, images, labels)
     ratios: dict[str, list[float]] = {name: [] for name in variants}
     equal = {}
@@ -100,7 +105,8 @@ def main():
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    print("| network | variant | CPU time / floor | equal to the floor |\n| --- | --- | --- | --- |")
+    print("| network | variant | CPU time / floor | equal to the floor |")
+    print("| --- | --- | --- | --- |")
     for name, make in (("ResNet-18, 64x3x32x32", resnet), ("ViT, 32x3x28x28", vit)):
         for variant, (ratio, equal) in measure(*make(), rounds).items():
             print(f"| {name} | {variant} | {ratio:.2f} | {'yes' if equal else 'no'} |", flush=True)

@@ -15,7 +15,10 @@ NETWORK = """
     def make(classes=2, bad=False):
         generator = torch.Generator().manual_seed(1)
         network = nn.Sequential(
-            nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(784, classes)
+            nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(784, classes),
         )
         with torch.no_grad():
             for parameter in network.parameters():

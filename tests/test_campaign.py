@@ -148,7 +148,14 @@ def test_estimate_covers_every_cell(audit_file):
 
 def start(audit_file, store):
     code = "from palpate.cli import main; main()"
-    arguments = ["run", str(audit_file), "--store", str(store), "--set", "perturbations.3.trials=400"]
+    arguments = [
+        "run",
+        str(audit_file),
+        "--store",
+        str(store),
+        "--set",
+        "perturbations.3.trials=400",
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,

@@ -27,8 +27,16 @@ def test_a_list_that_fits_its_field_is_a_value():
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"perturbatons": []}, UnknownComponent, "unknown key 'perturbatons'; did you mean 'perturb"),
-        ({"perturbations": [{"name": "fgms"}]}, UnknownComponent, "named 'fgms'; did you mean 'fgsm'"),
+        (
+            {"perturbatons": []},
+            UnknownComponent,
+            "unknown key 'perturbatons'; did you mean 'perturb",
+        ),
+        (
+            {"perturbations": [{"name": "fgms"}]},
+            UnknownComponent,
+            "named 'fgms'; did you mean 'fgsm'",
+        ),
         ({"perturbations": []}, ConfigError, "perturbations: .*at least 1"),
         ({"targets": [{"weights": "x"}]}, ConfigError, "targets: .*expected a 'name'"),
         ({"schema_version": 2}, ConfigError, "schema_version: .*got 2"),

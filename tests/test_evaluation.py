@@ -7,8 +7,8 @@ from palpate import registry
 from palpate.contracts.oracles import batch, probe
 from palpate.evaluation import evaluate, on_grid
 from palpate.outcome import Verdict
-from palpate.types import Bounds, Prediction, Segmentation
 from palpate.scoring import scores
+from palpate.types import Bounds, Prediction, Segmentation
 
 NOISE = {"severity": 3, "trials": 2}
 

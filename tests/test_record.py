@@ -30,13 +30,13 @@ def outcome(sample="a", **changes):
 
 def cell(key="k", **changes):
     words = dict.fromkeys(("target", "defence", "dataset", "family", "perturbation"), "x")
-    return CellRecord(
-        key=key, status="ok", setting={}, trials=1, samples=2, **{**words, **changes}
-    )
+    return CellRecord(key=key, status="ok", setting={}, trials=1, samples=2, **{**words, **changes})
 
 
 def test_rows_come_back_as_they_were(tmp_path):
-    broken = outcome("b", decision=(), finite=False, verdict=Verdict.DUE, probabilities=(np.nan,) * 2)
+    broken = outcome(
+        "b", decision=(), finite=False, verdict=Verdict.DUE, probabilities=(np.nan,) * 2
+    )
     record.write_cell(tmp_path, cell(), [outcome(), broken])
 
     columns = record.read_samples(tmp_path / "samples" / "k.parquet")

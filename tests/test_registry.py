@@ -6,12 +6,16 @@ from palpate.errors import ConfigError, UnknownComponent
 
 
 def test_misspelt_component_offers_neighbours():
-    with pytest.raises(UnknownComponent, match="no attacks component named 'pdg'; did you mean 'pgd'"):
+    with pytest.raises(
+        UnknownComponent, match="no attacks component named 'pdg'; did you mean 'pgd'"
+    ):
         registry.create("attacks", "pdg")
 
 
 def test_misspelt_parameter_offers_neighbours():
-    with pytest.raises(UnknownComponent, match="pgd has no parameter 'epsilom'; did you mean 'epsilon'"):
+    with pytest.raises(
+        UnknownComponent, match="pgd has no parameter 'epsilom'; did you mean 'epsilon'"
+    ):
         registry.create("attacks", "pgd", {"epsilom": 0.1})
 
 
@@ -29,7 +33,10 @@ def test_numbers_may_be_fractions(text, value):
         ({"norm": "l7"}, "pgd: norm: .*'linf' or 'l2', got 'l7'"),
         ({"epsilon": -1}, "epsilon: expected 0 or more, got -1"),
         ({"steps": 0}, "expected steps and restarts of 1 or more, got 0 and 1"),
-        ({"restarts": 3, "random_start": False}, "expected random_start: true for several restarts"),
+        (
+            {"restarts": 3, "random_start": False},
+            "expected random_start: true for several restarts",
+        ),
         ({"step_size": 0}, "step_size: expected more than 0"),
     ],
 )

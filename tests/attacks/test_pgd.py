@@ -1,4 +1,3 @@
-import pytest
 import torch
 from torch import nn
 
@@ -33,9 +32,7 @@ def test_last_iterate_equals_torchattacks_and_foolbox_exactly(trained):
     assert torch.equal(last, peer(images, labels))
     assert torch.equal(
         last,
-        foolbox_pgd(
-            "LinfPGD", trained.network, images, labels, step=2 / 255, epsilon=8 / 255
-        ),
+        foolbox_pgd("LinfPGD", trained.network, images, labels, step=2 / 255, epsilon=8 / 255),
     )
 
 

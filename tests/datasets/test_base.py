@@ -31,7 +31,10 @@ def test_batches_cover_every_sample_once():
         (lambda: samples(0), "expected at least one sample, got an empty dataset"),
         (lambda: samples(ids=["x"] * 5), "unique sample ids"),
         (lambda: samples(cases=["p"]), "as many references, cases and sites as images"),
-        (lambda: Samples.of(np.zeros((1, 1, 2, 2)), np.array([5]), task=TASK), "got 5 in sample '0'"),
+        (
+            lambda: Samples.of(np.zeros((1, 1, 2, 2)), np.array([5]), task=TASK),
+            "got 5 in sample '0'",
+        ),
     ],
 )
 def test_bad_data_is_refused(make, message):

@@ -71,7 +71,10 @@ def test_sizes_that_differ_are_refused_or_resized(folder):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(np.nan, "expected finite pixels, got NaN"), (1.5, r"within the bounds \[0, 1\], got \[0, 1.5\]")],
+    [
+        (np.nan, "expected finite pixels, got NaN"),
+        (1.5, r"within the bounds \[0, 1\], got \[0, 1.5\]"),
+    ],
 )
 def test_bad_pixels_name_the_sample(tmp_path, value, message):
     image = np.zeros((4, 4), np.float32)

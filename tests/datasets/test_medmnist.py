@@ -72,7 +72,9 @@ def test_missing_file_without_network_says_what_to_place_where(tmp_path, monkeyp
         raise RuntimeError("no network")
 
     monkeypatch.setattr(medmnist, "PathMNIST", refuse)
-    with pytest.raises(DataError, match=r"expected pathmnist\.npz in .*place the official file there"):
+    with pytest.raises(
+        DataError, match=r"expected pathmnist\.npz in .*place the official file there"
+    ):
         load(flag="pathmnist", root=str(tmp_path))
 
 

@@ -57,10 +57,10 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(tmp_path, state):
     module = nn.Linear(3, 4)
     before = module.weight.clone()
 
-    with pytest.raises(CheckpointError, match=r"2 of another shape, such as bias: expected \(4,\), got \(2,"):
+    with pytest.raises(
+        CheckpointError, match=r"2 of another shape, such as bias: expected \(4,\), got \(2,"
+    ):
         fit_state(module, state, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"1 missing, such as bias; 1 unknown, such as extra"):
-        fit_state(
-            module, {"weight": torch.zeros(4, 3), "extra": torch.zeros(1)}, tmp_path / "w.pt"
-        )
+        fit_state(module, {"weight": torch.zeros(4, 3), "extra": torch.zeros(1)}, tmp_path / "w.pt")
     assert torch.equal(module.weight, before)

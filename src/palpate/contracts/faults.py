@@ -39,7 +39,8 @@ def check_trial_hangs_on_seed_only(fault: Fault) -> None:
 def _enter(fault: Fault, *, trial: int, count: int = 2) -> tuple[int, dict[str, Any]]:
     target = probe()
     before = {k: v.clone() for k, v in target.module.state_dict().items()}
-    with fault.prepared(target, batch(count)) as enter, enter(Seeds(cell="f", trial=trial)) as world:
+    fitted = fault.fitted(target, batch(4))
+    with fitted.prepared(target, batch(count)) as enter, enter(Seeds(cell="f", trial=trial)) as world:
         world.target.predict(world.batch)
         inside = target.module.state_dict()
         flipped = sum(_differing_bits(before[k], inside[k]) for k in before)

@@ -50,7 +50,7 @@ def train_recipe(path: Path, *, folder: Path | None = None, say: Callable[[str],
         return source.build(classes=len(task.classes), channels=channels)
 
     def progress(epoch: int, row: Epoch) -> None:
-        shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items())
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
         say(f"epoch {epoch}/{recipe.epochs}  {shown}")
 
     output = (folder or base) / recipe.output
