@@ -1,0 +1,1 @@
+"""The architectures that Palpate owns: plain torch modules, one file each."""

@@ -1,0 +1,117 @@
+"""Random changes of training images: one class per change, each a spec in the recipe's list.
+
+Images are float (batch, channel, height, width) in [0, 1], in and out. Every draw is per image
+and comes from the generator that is passed in.
+"""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Generator, Tensor
+from torch.nn import functional
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Amount = Annotated[float, Field(ge=0.0)]
+
+
+class _Augmentation(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _uniform(count: int, *, reach: float, generator: Generator) -> Tensor:
+    """`count` numbers in [-reach, reach], shaped to multiply images."""
+    return (torch.rand(count, 1, 1, 1, generator=generator) * 2 - 1) * reach
+
+
+class Flip(_Augmentation):
+    """Mirror left and right, or top and bottom, with the given probabilities."""
+
+    name: Literal["flip"] = "flip"
+    horizontal: Share = 0.5
+    vertical: Share = 0.0
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Mirror each image or not."""
+        for axis, probability in ((-1, self.horizontal), (-2, self.vertical)):
+            chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < probability
+            images = torch.where(chosen, images.flip(axis), images)
+        return images
+
+
+class Affine(_Augmentation):
+    """Rotate up to `degrees`, move up to `translate` of a side, resize up to `scale`.
+
+    Bilinear; what comes in from outside repeats the border.
+    """
+
+    name: Literal["affine"] = "affine"
+    degrees: Amount = 10.0
+    translate: Share = 0.1
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Warp each image by its own draw."""
+        count = len(images)
+
+        def draw(reach: float) -> Tensor:
+            return _uniform(count, reach=reach, generator=generator).flatten()
+
+        angle, size = draw(math.radians(self.degrees)), 1 + draw(self.scale)
+        # affine_grid measures in half sides.
+        right, down = draw(2 * self.translate), draw(2 * self.translate)
+        cos, sin = angle.cos() * size, angle.sin() * size
+        matrix = torch.stack((cos, -sin, right, sin, cos, down), dim=1).view(count, 2, 3)
+        grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+        return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+class Intensity(_Augmentation):
+    """Add up to `brightness`, multiply the distance from mid-grey by 1 plus up to `contrast`."""
+
+    name: Literal["intensity"] = "intensity"
+    brightness: Amount = 0.1
+    contrast: Share = 0.2
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Change each image by its own draw, then clamp to [0, 1]."""
+        count = len(images)
+        offset = _uniform(count, reach=self.brightness, generator=generator)
+        factor = 1 + _uniform(count, reach=self.contrast, generator=generator)
+        return ((images - 0.5) * factor + 0.5 + offset).clamp(0.0, 1.0)
+
+
+class Noise(_Augmentation):
+    """Add Gaussian noise of a deviation drawn from 0 to `deviation`."""
+
+    name: Literal["noise"] = "noise"
+    deviation: Amount = 0.05
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Noise each image by its own deviation, then clamp to [0, 1]."""
+        deviation = torch.rand(len(images), 1, 1, 1, generator=generator) * self.deviation
+        noise = torch.randn(images.shape, generator=generator)
+        return (images + noise * deviation).clamp(0.0, 1.0)
+
+
+class Erase(_Augmentation):
+    """Hide, with `probability`, one square of up to `side` of the image's side behind mid-grey."""
+
+    name: Literal["erase"] = "erase"
+    probability: Share = 0.5
+    side: Share = 0.4
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Hide one square in each chosen image."""
+        count, _, height, width = images.shape
+        chosen = torch.rand(count, 1, 1, 1, generator=generator) < self.probability
+        half = torch.rand(count, 1, 1, 1, generator=generator) * self.side / 2
+        row, column = torch.rand(2, count, 1, 1, 1, generator=generator)
+        rows = ((torch.arange(height) + 0.5) / height).view(1, 1, -1, 1)
+        columns = ((torch.arange(width) + 0.5) / width).view(1, 1, 1, -1)
+        inside = ((rows - row).abs() < half) & ((columns - column).abs() < half)
+        return torch.where(inside & chosen, 0.5, images)
+
+
+Augmentation = Annotated[Flip | Affine | Intensity | Noise | Erase, Field(discriminator="name")]

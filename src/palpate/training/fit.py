@@ -1,0 +1,258 @@
+"""Train a classifier on arrays: seeded, resumable, best epoch by validation.
+
+Every random number hangs on (seed, epoch), so an interrupted run continues with the numbers that
+it would have had. Order and augmentation come from a local generator; dropout inside the model
+can only use torch's global one, which is therefore seeded inside a fork and left as it was.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from palpate.errors import ConfigError, DataError
+from palpate.seeds import Seeds
+from palpate.training.recipe import Recipe
+from palpate.training.scores import normalise, predict, scores
+
+State = dict[str, Tensor]
+Epoch = dict[str, float]
+
+
+class Examples(NamedTuple):
+    """Images (n, channel, height, width), uint8, and their classes (n,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves behind.
+
+    Attributes:
+        state: weights and buffers of the epoch that was kept, averaged if the recipe says so.
+        epoch: number of that epoch, from 1.
+        curve: per epoch: learning rate, training loss, validation loss, accuracy and AUC.
+    """
+
+    state: State
+    epoch: int
+    curve: list[Epoch]
+
+
+@dataclass
+class _Progress:
+    """All that a later call needs to continue; the fields are the training state file."""
+
+    model: State
+    average: State
+    optimiser: dict[str, Any]
+    best: State
+    best_epoch: int
+    curve: list[Epoch]
+
+
+@contextmanager
+def seeded(recipe: Recipe, what: str, *, trial: int = 0) -> Generator[int]:
+    """Seed torch's global generator inside, leave it as it was; gives the seed."""
+    seed = Seeds(campaign=recipe.seed, cell=f"training {what}", trial=trial).shared()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield seed
+
+
+def fit(
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    train: Examples,
+    validation: Examples,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    state_file: Path | None = None,
+    progress: Callable[[int, Epoch], None] | None = None,
+) -> Fitted:
+    """Train `model` in place and return the weights of the best epoch by validation.
+
+    Args:
+        model: Classifier, images (batch, channel, height, width) in, logits (batch, class) out,
+            on the device where it is to be trained.
+        recipe: Everything that decides the result; `dataset`, `target`, `output` and `threads` are
+            not looked at.
+        train: Examples to learn from.
+        validation: Examples to choose the epoch by.
+        mean: Per channel, of images in [0, 1].
+        std: Per channel.
+        state_file: Training state, written after every epoch and continued from when it exists.
+        progress: Called after every epoch with its number, from 1, and its row of the curve.
+
+    Raises:
+        DataError: if images or labels have the wrong type or shape.
+        ConfigError: if `state_file` is of another recipe.
+    """
+    for name, examples in (("train", train), ("validation", validation)):
+        _check(examples, name=name)
+    optimiser = _optimiser(model, recipe)
+    average = copy.deepcopy(model) if recipe.ema else model
+    kept = _Progress({}, {}, {}, {}, 0, [])
+    if state_file is not None and state_file.exists():
+        kept = _read(state_file, recipe)
+        model.load_state_dict(kept.model)
+        average.load_state_dict(kept.average)
+        optimiser.load_state_dict(kept.optimiser)
+    for epoch in range(len(kept.curve) + 1, recipe.epochs + 1):
+        row = _train_epoch(model, average, optimiser, recipe, epoch, train, mean, std)
+        row |= _validate(average, validation, mean, std)
+        kept.curve.append(row)
+        if _is_best(kept, recipe.select_by):
+            kept.best, kept.best_epoch = _snapshot(average), epoch
+        if state_file is not None:
+            kept.model, kept.average = model.state_dict(), average.state_dict()
+            kept.optimiser = optimiser.state_dict()
+            _write(state_file, recipe, kept)
+        if progress is not None:
+            progress(epoch, row)
+    return Fitted(kept.best, kept.best_epoch, kept.curve)
+
+
+def _check(examples: Examples, *, name: str) -> None:
+    images, labels = examples
+    fits = images.ndim == 4 and len(images) == len(labels) > 0 and labels.ndim == 1
+    if not fits or images.dtype != torch.uint8 or labels.dtype != torch.int64:
+        raise DataError(
+            f"{name}: expected uint8 images (n, channel, height, width) and int64 labels (n,);"
+            f" got {images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
+        )
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    # `no_weight_decay` is timm's convention for models that exclude some of their parameters.
+    excluded: set[str] = getattr(model, "no_weight_decay", set)()
+    decayed: list[Tensor] = []
+    free: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        (free if parameter.ndim < 2 or name in excluded else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, recipe.learning_rate)
+
+
+def _rate(recipe: Recipe, done: float) -> float:
+    """Learning rate after `done` epochs, which may be a fraction."""
+    if done < recipe.warmup_epochs:
+        return recipe.learning_rate * done / recipe.warmup_epochs
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    share = (done - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+def _batches(recipe: Recipe, train: Examples, seed: int) -> Iterator[Examples]:
+    """Augmented float images in [0, 1] and labels, in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(train.labels)
+    order = torch.randperm(count, generator=generator)
+    for chosen in order.tensor_split(math.ceil(count / recipe.batch_size)):
+        images = train.images[chosen] / 255
+        for augmentation in recipe.augmentation:
+            images = augmentation(images, generator)
+        yield Examples(images, train.labels[chosen])
+
+
+def _train_epoch(
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    epoch: int,
+    train: Examples,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Epoch:
+    device = next(model.parameters()).device
+    weight = _class_weight(train.labels).to(device) if recipe.class_balanced else None
+    criterion = nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
+    per_epoch = math.ceil(len(train.labels) / recipe.batch_size)
+    total, rate = 0.0, 0.0
+    model.train()
+    with seeded(recipe, "epoch", trial=epoch) as seed:
+        for index, (images, labels) in enumerate(_batches(recipe, train, seed)):
+            step = (epoch - 1) * per_epoch + index + 1
+            rate = _rate(recipe, step / per_epoch)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss = criterion(model(normalise(images.to(device), mean, std)), labels.to(device))
+            optimiser.zero_grad()
+            loss.backward()
+            if recipe.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+            optimiser.step()
+            if recipe.ema is not None:
+                _move_average(average, model, decay=min(recipe.ema, (1 + step) / (10 + step)))
+            total += loss.item() * len(labels)
+    return {"epoch": epoch, "learning_rate": rate, "train_loss": total / len(train.labels)}
+
+
+def _class_weight(labels: Tensor) -> Tensor:
+    """One per class, inverse to its frequency, 1 when all are equally frequent."""
+    counts = labels.bincount().clamp(min=1)
+    return labels.numel() / (len(counts) * counts.float())
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, model: nn.Module, *, decay: float) -> None:
+    """Weights and running statistics; counters are copied."""
+    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _validate(
+    model: nn.Module, validation: Examples, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Epoch:
+    found = scores(predict(model, validation.images, mean=mean, std=std), validation.labels)
+    return {f"validation_{name}": found[name] for name in ("loss", "accuracy", "auc")}
+
+
+def _is_best(kept: _Progress, select_by: str) -> bool:
+    """Whether the last row of the curve beats the epoch that is kept so far."""
+    if select_by == "last" or kept.best_epoch == 0:
+        return True
+
+    def worth(row: Epoch) -> tuple[float, float]:
+        loss = -row["validation_loss"]
+        return (loss if select_by == "loss" else row[f"validation_{select_by}"], loss)
+
+    return worth(kept.curve[-1]) > worth(kept.curve[kept.best_epoch - 1])
+
+
+def _snapshot(model: nn.Module) -> State:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def _write(path: Path, recipe: Recipe, kept: _Progress) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    torch.save({"recipe": recipe.model_dump_json(), **vars(kept)}, temporary)
+    temporary.replace(path)
+
+
+def _read(path: Path, recipe: Recipe) -> _Progress:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content.pop("recipe") != recipe.model_dump_json():
+        raise ConfigError(f"{path.name}: this training state is of another recipe; remove it first")
+    return _Progress(**content)

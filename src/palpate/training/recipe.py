@@ -1,0 +1,89 @@
+"""Recipe file -> frozen `Recipe`: everything that decides the weights, and nothing else."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from palpate.config import Spec, read_yaml
+from palpate.errors import ConfigError
+from palpate.training.augment import Augmentation
+
+
+class Recipe(BaseModel):
+    """How one checkpoint is made.
+
+    Attributes:
+        schema_version: version of this format.
+        dataset: `{name: ..., parameters}`; its own split parameter is not given.
+        target: `{name: ..., constructor parameters}` without weights.
+        output: name of the checkpoint, without suffix; the caller chooses the folder.
+        epochs: passes over the training images.
+        batch_size: largest batch; an epoch is cut into batches of equal size, give or take one.
+        optimiser: `adamw`, or `sgd` with Nesterov momentum 0.9.
+        learning_rate: peak.
+        weight_decay: on matrices and kernels; not on biases, norms and what the model excludes.
+        schedule: `cosine` to 0 or `constant`, both after the warm-up.
+        warmup_epochs: linear rise from 0.
+        label_smoothing: share of the target spread over all classes.
+        class_balanced: weigh classes by the inverse of their frequency.
+        gradient_clip: largest gradient norm, or None.
+        augmentation: changes of the training images, applied in this order.
+        ema: decay per step of the averaged weights, which are then what is validated and kept; or
+            None for the weights as trained.
+        select_by: validation score whose best epoch is kept, ties by loss; `last` keeps the last.
+        seed: root of initial weights, order, augmentation and dropout.
+        threads: torch threads; sums are cut differently for other numbers, so it decides bits.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    dataset: Spec
+    target: Spec
+    output: str
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = Field(default=0.0, ge=0.0)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    class_balanced: bool = False
+    gradient_clip: float | None = Field(default=None, gt=0.0)
+    augmentation: tuple[Augmentation, ...] = ()
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    select_by: Literal["accuracy", "auc", "loss", "last"] = "loss"
+    seed: int = 0
+    threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for key, spec in (("dataset", self.dataset), ("target", self.target)):
+            if "name" not in spec:
+                raise ValueError(f"{key}: expected a 'name'")
+        return self
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        ConfigError: unreadable, not YAML, unknown key, wrong type or value out of range.
+    """
+    return parse_recipe(read_yaml(path), where=path.name)
+
+
+def parse_recipe(data: Any, *, where: str = "recipe") -> Recipe:
+    """Validate plain data.
+
+    Raises:
+        ConfigError: one line that names the key, what was expected and what came.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None

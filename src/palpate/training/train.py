@@ -1,0 +1,98 @@
+"""One recipe to one checkpoint with its card."""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from palpate.errors import DataError
+from palpate.training.card import card, write_card
+from palpate.training.fit import Epoch, Examples, fit, seeded
+from palpate.training.recipe import Recipe
+from palpate.training.scores import predict, scores
+
+
+@contextmanager
+def _threads(count: int) -> Generator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train(
+    recipe: Recipe,
+    build: Callable[[], nn.Module],
+    *,
+    splits: Mapping[str, Examples],
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    output: Path,
+    progress: Callable[[int, Epoch], None] | None = None,
+) -> dict[str, Any]:
+    """Make a checkpoint and its card, or continue where an earlier call was interrupted.
+
+    Writes `<output>.safetensors` and `<output>.json`; while it runs, `<output>.training.pt`. The
+    splits other than "train" are scored once, after the epoch has been chosen by "validation".
+
+    Args:
+        recipe: Everything that decides the weights.
+        build: Makes the untrained model; called once, with torch's generator seeded.
+        splits: "train", "validation" and any others to score, such as "test".
+        classes: Names in the order of the logits.
+        mean: Per channel, of images in [0, 1].
+        std: Per channel.
+        output: Checkpoint without suffix.
+        progress: Called after every epoch with its number and its row of the curve.
+
+    Returns:
+        The card, as written.
+
+    Raises:
+        DataError: if a needed split is missing or does not fit.
+        ConfigError: if there is a training state of another recipe.
+    """
+    if missing := {"train", "validation"} - splits.keys():
+        raise DataError(f"training: expected splits train and validation, got no {min(missing)}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    state_file = output.with_name(output.name + ".training.pt")
+    with _threads(recipe.threads):
+        with seeded(recipe, "weights"):
+            model = build()
+        fitted = fit(
+            model,
+            recipe,
+            train=splits["train"],
+            validation=splits["validation"],
+            mean=mean,
+            std=std,
+            state_file=state_file,
+            progress=progress,
+        )
+        model.load_state_dict(fitted.state)
+        clean = {
+            name: scores(predict(model, split.images, mean=mean, std=std), split.labels)
+            for name, split in splits.items()
+            if name != "train"
+        }
+    content = card(
+        recipe,
+        fitted,
+        parameters=sum(p.numel() for p in model.parameters()),
+        splits=splits,
+        clean=clean,
+        classes=classes,
+        mean=mean,
+        std=std,
+    )
+    save_file(fitted.state, output.with_name(output.name + ".safetensors"))
+    write_card(output.with_name(output.name + ".json"), content)
+    state_file.unlink(missing_ok=True)
+    return content
