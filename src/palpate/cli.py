@@ -5,7 +5,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from palpate import console
@@ -18,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+# typer has its own copy of click in newer versions; this is the base class in either
+_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 
 OK, GATE_FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -156,10 +158,9 @@ def main() -> None:
 def _guarded() -> int:
     try:
         code = app(standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
-        console.complain("interrupted; run the same command again to go on")
-        return INTERRUPTED
-    except click.ClickException as error:
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except _CLICK_ERROR as error:
         console.complain(f"error: {error.format_message()}")
         return USAGE
     except UsageError as error:
@@ -168,7 +169,14 @@ def _guarded() -> int:
     except PalpateError as error:
         console.complain(f"defect in a component: {error}")
         return INCOMPLETE
+    if code == INTERRUPTED:  # newer versions of typer catch the interrupt themselves
+        return _interrupted()
     return code if isinstance(code, int) else OK
+
+
+def _interrupted() -> int:
+    console.complain("interrupted; run the same command again to go on")
+    return INTERRUPTED
 
 
 def _run(
