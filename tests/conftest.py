@@ -43,8 +43,8 @@ AUDIT = """
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    torch.set_num_threads(1)  # tests are small; two OpenMP threads spin on a busy machine
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -30,19 +33,29 @@ struct Sizes {
 
 inline Vec load(const float* from) { Vec v; std::memcpy(&v, from, sizeof v); return v; }
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
-inline Vec power_of_two(Ints exponent) {
-  Ints bits = (exponent + 127) << 23;
-  Vec v; std::memcpy(&v, &bits, sizeof v); return v;
+
+constexpr float ROUND = 12582912.f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+
+// p * 2^k for whole k in [-160, 130], where `shifted` is k + ROUND.
+inline Vec scale(Vec p, Vec shifted) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)(shifted - ROUND));
+#else
+  Ints exponent; std::memcpy(&exponent, &shifted, sizeof exponent);
+  exponent -= 0x4B400000;  // the bits of ROUND
+  // In two halves, because k may lie outside the exponent range of a float.
+  const Ints half = exponent >> 1, first = (half + 127) << 23, second = (exponent - half + 127) << 23;
+  Vec a, b; std::memcpy(&a, &first, sizeof a); std::memcpy(&b, &second, sizeof b);
+  return p * a * b;
+#endif
 }
 
 // Within 2 units in the last place of exp, over the whole range: subnormal, 0, infinity and NaN as
-// IEEE says. Cephes expf (Moshier): x = k ln 2 + r, polynomial in r; 2^k is applied in two halves
-// because k may lie outside the exponent range of a float.
+// IEEE says. Cephes expf (Moshier): x = k ln 2 + r, polynomial in r.
 inline Vec exponential(Vec x) {
-  constexpr float round = 12582912.f;  // 1.5 * 2^23: adding it leaves the nearest integer below
   x = x < -110.f ? Vec{} - 110.f : x;
   x = x > 90.f ? Vec{} + 90.f : x;
-  Vec shifted = x * 1.44269504088896341f + round, k = shifted - round;
+  Vec shifted = x * 1.44269504088896341f + ROUND, k = shifted - ROUND;
   Vec r = x - k * 0.693359375f;
   r = r + k * 2.12194440e-4f;
   Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -51,10 +64,7 @@ inline Vec exponential(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.f;
-  Ints exponent; std::memcpy(&exponent, &shifted, sizeof exponent);
-  exponent -= 0x4B400000;  // the bits of `round`
-  Ints half = exponent >> 1;
-  return p * power_of_two(half) * power_of_two(exponent - half);
+  return scale(p, shifted);
 }
 
 inline float sum(Vec v) {
