@@ -73,6 +73,7 @@ def evaluate(
     seed: int = 0,
     storage: str = "float32",
     gallery: int = 0,
+    study: Batch | None = None,
 ) -> Evaluation:
     """Measure one target under one perturbation.
 
@@ -84,6 +85,8 @@ def evaluate(
         storage: "float32", or "uint8" to round perturbed images to the 8-bit grid of the bounds
             before they are judged.
         gallery: how many worst cases to keep as images.
+        study: samples that a search may look at before it meets any batch; the same whatever the
+            batch size.
 
     Raises:
         ContractError: the perturbation broke a guarantee of its family.
@@ -91,9 +94,12 @@ def evaluate(
     kept = _Gallery(gallery)
     outcomes: list[Outcome] = []
     notes: dict[int, dict[str, Any]] = {}
+    entering = perturbation
+    if perturbation is not None and study is not None:
+        entering = perturbation.fitted(target, study)
     for batch in batches:
         clean = batch.with_images(batch.images.to(target.device))
-        for trial, golden, entered in _worlds(target, clean, perturbation, seed):
+        for trial, golden, entered in _worlds(target, clean, entering, seed):
             world = _stored(entered, storage)
             found = _outcomes(clean, golden, world, trial)
             notes.setdefault(trial, world.notes)

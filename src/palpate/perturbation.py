@@ -94,6 +94,10 @@ class Perturbation(ABC):
                 f" got {target.name} with {', '.join(sorted(target.offers)) or 'neither'}"
             )
 
+    def fitted(self, target: Target, batch: Batch) -> "Perturbation":  # noqa: ARG002
+        """Look at some samples before any batch is met; a search returns what it found."""
+        return self
+
     def prepared(self, target: Target, batch: Batch) -> AbstractContextManager[Enter]:
         """Do what is the same for all trials on this batch; undone on leaving.
 

@@ -9,6 +9,8 @@ from palpate.errors import StoreError
 from palpate.evaluation import evaluate
 from palpate.record import CellRecord, write_cell
 
+_STUDIED = 64  # samples that a search looks at; fixed, so that the batch size changes no result
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -48,19 +50,20 @@ class Worker:
         return record
 
     def _evaluated(self, cell: Cell):  # noqa: ANN202 - private triple, inferred
-        config = self.audit.config
+        config, samples = self.audit.config, self.audit.samples
         target = protect(self.audit, self.audit.targets[cell.target], cell.defence)
         result = evaluate(
             target,
-            self.audit.samples.batches(config.batch_size),
+            samples.batches(config.batch_size),
             perturbation=cell.perturbation,
             seed=config.seed,
             storage=config.storage,
             gallery=config.gallery,
+            study=samples.batch(range(min(len(samples), _STUDIED))),
         )
         trials = 1 if cell.perturbation is None else cell.perturbation.repeats
         record = _record(
-            cell, status="ok", trials=trials, samples=len(self.audit.samples), notes=result.notes
+            cell, status="ok", trials=trials, samples=len(samples), notes=result.notes
         )
         return record, result.outcomes, result.images
 

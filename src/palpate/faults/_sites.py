@@ -1,0 +1,197 @@
+"""Where a bit can live: parameters and buffers, tied tensors once, whoever owns them.
+
+Raw parameters of composite modules (`A_logs`, class tokens, packed projections) count like any
+other. The address space of a campaign is the list of its bits; every draw is uniform over it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from palpate.errors import CapabilityError, ConfigError, nearest
+from palpate.faults._bits import Bits, Format, Value, check_bits, format_of
+
+Scope = Literal["model", "layer", "tensor", "bit", "field"]
+
+
+class Place(NamedTuple):
+    """One stored tensor.
+
+    Attributes:
+        name: as in `named_parameters` and `named_buffers`.
+        layer: path of the module that owns it, empty for the root.
+        tensor: what the model computes with.
+        codes: what is stored; the tensor itself unless a storage format was asked for.
+        format: of the codes.
+        scale: real value of one unit of the codes, broadcastable; None for 1.
+    """
+
+    name: str
+    layer: str
+    tensor: Tensor
+    codes: Tensor
+    format: Format
+    scale: Tensor | None = None
+
+
+class FaultSite(NamedTuple):
+    """One bit of the stored memory: tensor, flat (row-major) element number, bit."""
+
+    place: Place
+    element: int
+    bit: int
+
+
+class Span(NamedTuple):
+    """Some bits of every element of one tensor."""
+
+    place: Place
+    bits: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of addressable bits."""
+        return self.place.codes.numel() * len(self.bits)
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Bits that trials are dealt to together, and their share of the whole population."""
+
+    name: str
+    spans: tuple[Span, ...]
+    share: float
+
+    @cached_property
+    def starts(self) -> "np.ndarray[Any, Any]":
+        """Address of the first bit of every span, and the end."""
+        return np.cumsum([0, *(span.size for span in self.spans)])
+
+    @property
+    def size(self) -> int:
+        """Number of addressable bits."""
+        return int(self.starts[-1])
+
+    def draw(self, flips: int, seed: int) -> list[FaultSite]:
+        """Distinct bits, uniform over the stratum, in the order of the address space."""
+        drawn = np.random.default_rng(seed).choice(self.size, size=flips, replace=False)
+        return self.at(np.sort(drawn))
+
+    def at(self, addresses: "np.ndarray[Any, Any] | Sequence[int]") -> list[FaultSite]:
+        """The sites of sorted or unsorted addresses, 0 to size - 1."""
+        which = np.searchsorted(self.starts, np.asarray(addresses), side="right") - 1
+        offsets = np.asarray(addresses) - self.starts[which]
+        sites: list[FaultSite] = []
+        for span_number, offset in zip(which.tolist(), offsets.tolist(), strict=True):
+            place, bits = self.spans[span_number]
+            element, bit = divmod(offset, len(bits))
+            sites.append(FaultSite(place, element, bits[bit]))
+        return sites
+
+
+def describe(site: FaultSite, *, before: Value | None, after: Value | None) -> dict[str, Any]:
+    """One site as plain data; the values are None where every sample has its own."""
+    place = site.place
+    return {
+        "tensor": place.name,
+        "layer": place.layer,
+        "index": [int(i) for i in np.unravel_index(site.element, tuple(place.tensor.shape))],
+        "bit": site.bit,
+        "field": place.format.field(site.bit),
+        "format": place.format.name,
+        "before": before,
+        "after": after,
+    }
+
+
+def places(module: nn.Module, tensors: Sequence[str] = ()) -> list[Place]:
+    """Every stored tensor of a module, tied ones once, under the first name.
+
+    Args:
+        module: the network.
+        tensors: tensor names, module paths or glob patterns to keep; empty for all.
+
+    Raises:
+        CapabilityError: the module stores nothing whose bits can be addressed.
+        ConfigError: a pattern matches nothing (the nearest names are in the message).
+    """
+    seen: set[tuple[object, ...]] = set()
+    found: list[Place] = []
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        fmt = format_of(tensor.dtype)
+        if fmt is None or not tensor.numel() or tensor.is_meta:
+            continue
+        key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if key not in seen:
+            seen.add(key)
+            found.append(Place(name, name.rpartition(".")[0], tensor, tensor, fmt))
+    if not found:
+        raise CapabilityError(
+            f"expected a model whose weights can be reached, got {type(module).__name__} without"
+            " parameters or buffers: not testable on this target"
+        )
+    return _matching(found, tensors) if tensors else found
+
+
+def strata(found: Sequence[Place], scope: Scope, *, bits: Bits, who: object) -> list[Stratum]:
+    """Group the chosen bits: all in one, or one group per layer, tensor or bit position.
+
+    Raises:
+        ConfigError: bits outside every format, or a field that no tensor has.
+    """
+    check_bits(bits, max(place.format.width for place in found), who)
+    spans = [Span(place, chosen) for place in found if (chosen := place.format.select(bits))]
+    if not spans:
+        formats = sorted({place.format.name for place in found})
+        raise ConfigError(f"{who!r}: expected a tensor with {bits} bits, got only {formats}")
+    groups: dict[str, list[Span]] = {}
+    for span in spans:
+        for name, part in _parts(span, scope):
+            groups.setdefault(name, []).append(part)
+    total = sum(span.size for span in spans)
+    return [
+        Stratum(name, tuple(parts), sum(part.size for part in parts) / total)
+        for name, parts in groups.items()
+    ]
+
+
+def _parts(span: Span, scope: Scope) -> list[tuple[str, Span]]:
+    if scope == "bit":
+        name = span.place.format.name
+        return [(f"{name} bit {bit}", Span(span.place, (bit,))) for bit in span.bits]
+    if scope == "field":
+        return list(_fields(span))
+    names = {"model": "model", "layer": span.place.layer, "tensor": span.place.name}
+    return [(names[scope], span)]
+
+
+def _fields(span: Span) -> Iterator[tuple[str, Span]]:
+    """Sign, top exponent bit, other exponent bits, mantissa: they differ most in what they do."""
+    fmt = span.place.format
+    groups: dict[str, list[int]] = {}
+    for bit in span.bits:
+        is_top = fmt.exponent > 0 and bit == fmt.width - 2
+        name = "top exponent bit" if is_top else fmt.field(bit)
+        groups.setdefault(f"{fmt.name} {name}", []).append(bit)
+    for name, bits in groups.items():
+        yield name, Span(span.place, tuple(bits))
+
+
+def _matching(found: list[Place], tensors: Sequence[str]) -> list[Place]:
+    kept: set[str] = set()
+    for pattern in tensors:
+        hits = {
+            place.name
+            for place in found
+            if fnmatchcase(place.name, pattern) or place.name.startswith(f"{pattern}.")
+        }
+        if not hits:
+            known = {p.name for p in found} | {p.layer for p in found if p.layer}
+            raise ConfigError(f"no tensor or module named {pattern!r}; {nearest(pattern, known)}")
+        kept |= hits
+    return [place for place in found if place.name in kept]

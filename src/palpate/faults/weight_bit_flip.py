@@ -1,0 +1,114 @@
+"""Bits flip at random in the stored weights and buffers."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+
+from palpate.errors import ConfigError
+from palpate.faults import _bits
+from palpate.faults._memory import Memory, burst, distinct, unstuck
+from palpate.faults._sites import FaultSite, Place, Scope, Stratum, places, strata
+from palpate.faults._storage import StorageFormat, deployed, stored_all
+from palpate.faults.base import Fault
+from palpate.perturbation import Enter, World
+from palpate.registry import Number
+from palpate.seeds import Seeds
+from palpate.targets.base import Target
+from palpate.types import Batch
+
+
+@final
+@dataclass(frozen=True)
+class WeightBitFlip(Fault):
+    """Distinct bits, uniform over the stored memory of the model, are upset for one trial.
+
+    The memory is every parameter and buffer, tied ones once. Trial k's bits depend on the seed and
+    on k alone, never on the samples.
+
+    Attributes:
+        flips: upsets per trial.
+        bit_error_rate: if more than 0, the number of upsets is binomial instead: this chance for
+            every bit of the stratum. Fractions such as "1/1000000" are taken.
+        bits: `all`, one field of a floating number, or bit positions (0 is the lowest).
+        scope: `model` draws from the whole memory; `layer`, `tensor`, `bit` and `field` deal the
+            trials evenly over the modules that own tensors, the tensors, the bit positions, or the
+            fields with the top exponent bit apart, and draw uniformly within. `field` needs the
+            fewest trials for the rate of the whole memory.
+        format: what the memory holds: `stored` for the model's own format, or the format that it is
+            deployed in (the golden prediction is then the rounded model's).
+        tensors: tensor names, module paths or glob patterns to draw from; empty for all.
+        burst: adjacent bits that one upset hits, from the drawn one upwards and on into the next
+            word; cut at the end of the tensor.
+        words: adjacent words in which it hits the same bits, as a row of DRAM cells does.
+        effect: `flip`, or `stuck_at_0` or `stuck_at_1`, which changes only bits of other value.
+    """
+
+    flips: int = 1
+    bit_error_rate: Number = 0.0
+    bits: _bits.Bits = "all"
+    scope: Scope = "model"
+    format: StorageFormat = "stored"
+    tensors: tuple[str, ...] = ()
+    burst: int = 1
+    words: int = 1
+    effect: Literal["flip", "stuck_at_0", "stuck_at_1"] = "flip"
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("flips", "trials", "burst", "words")}
+        if min(counts.values()) < 1:
+            raise ConfigError(f"weight_bit_flip: expected counts of at least 1, got {counts}")
+        if not 0 <= self.bit_error_rate <= 1:
+            raise ConfigError(
+                f"weight_bit_flip: expected bit_error_rate in [0, 1], got {self.bit_error_rate}"
+            )
+        if self.bit_error_rate and self.flips != 1:
+            raise ConfigError("weight_bit_flip: expected flips or bit_error_rate, got both")
+
+    def _check(self, target: Target) -> None:
+        self._strata(self._places(target))
+
+    @contextmanager
+    def _ready(self, target: Target, batch: Batch) -> Generator[Enter]:
+        found = self._places(target)
+        dealt = self._strata(found)
+        with deployed(found), Memory.prepared(target, batch) as memory:
+
+            @contextmanager
+            def enter(seeds: Seeds) -> Generator[World]:
+                stratum = dealt[seeds.trial % len(dealt)]
+                drawn = self._drawn(stratum, seeds.shared())
+                hit = drawn if self.effect == "flip" else unstuck(drawn, int(self.effect[-1]))
+                notes = {"scope": self.scope, "stratum": stratum.name, "share": stratum.share}
+                with memory.flipped(hit, notes, drawn=drawn) as world:
+                    yield world
+
+            yield enter
+
+    def _drawn(self, stratum: Stratum, seed: int) -> list[FaultSite]:
+        count = self.flips
+        if self.bit_error_rate:
+            # a stream of its own, so that the places do not hang on how many there are
+            count = int(
+                np.random.default_rng([seed, 1]).binomial(stratum.size, self.bit_error_rate)
+            )
+        upsets = stratum.draw(count, seed)
+        if self.burst == self.words == 1:
+            return upsets
+        hit = [burst(anchor, bits=self.burst, words=self.words) for anchor in upsets]
+        return distinct([site for sites in hit for site in sites])
+
+    def _places(self, target: Target) -> list[Place]:
+        return stored_all(places(target.module, self.tensors), self.format)
+
+    def _strata(self, memory: list[Place]) -> list[Stratum]:
+        dealt = strata(memory, self.scope, bits=self.bits, who=self)
+        small = next((s for s in dealt if s.size < self.flips), None)
+        if small is not None:
+            raise ConfigError(
+                f"{self!r}: expected at most {small.size} flips, the bits of"
+                f" {small.name or 'the root'}, got {self.flips}"
+            )
+        return dealt
