@@ -1,0 +1,35 @@
+"""Balanced accuracy: mean recall over the classes."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from typing_extensions import override
+
+from palpate.metrics.base import (
+    CLASSES,
+    INPUTS,
+    Macro,
+    Measurement,
+    Metric,
+    Rows,
+    TaskInfo,
+    recall_of,
+)
+
+
+@final
+@dataclass(frozen=True)
+class BalancedAccuracy(Metric):
+    """Mean over the classes of the share of their samples decided rightly."""
+
+    tasks: ClassVar[frozenset[str]] = CLASSES
+    families: ClassVar[frozenset[str]] = INPUTS
+    meaning: ClassVar[str] = (
+        "Mean over the classes of the share of each class decided rightly (macro recall). Classes"
+        " without a sample are left out. A non-finite output is wrong."
+    )
+
+    @override
+    def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
+        present = sorted(set(rows["reference"][:, 0].tolist()))
+        return Macro(tuple(recall_of(rows, label) for label in present))

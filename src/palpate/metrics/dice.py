@@ -1,0 +1,31 @@
+"""Dice: overlap of decided and reference masks."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+from typing_extensions import override
+
+from palpate.metrics.base import ALL, DENSE, Measurement, Metric, Ratio, Rows, TaskInfo
+
+
+@final
+@dataclass(frozen=True)
+class Dice(Metric):
+    """Mean over samples of the Dice score, itself a mean over the foreground classes.
+
+    Both masks empty: 1; one empty: 0; non-finite output: 0.
+    """
+
+    tasks: ClassVar[frozenset[str]] = DENSE
+    families: ClassVar[frozenset[str]] = ALL
+    essential: ClassVar[bool] = True
+    meaning: ClassVar[str] = (
+        "Mean over samples of 2 |A and B| / (|A| + |B|) of decided and reference mask, averaged"
+        " over the foreground classes. Both empty: 1; one empty: 0; non-finite output: 0."
+    )
+
+    @override
+    def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
+        score = np.where(rows["finite"].astype(bool), rows["score"], 0.0).astype(np.float64)
+        return Ratio(score, np.ones_like(score))

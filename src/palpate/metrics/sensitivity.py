@@ -1,0 +1,37 @@
+"""Sensitivity: share of the positive samples that are found."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from typing_extensions import override
+
+from palpate.metrics.base import (
+    CLASSES,
+    INPUTS,
+    Macro,
+    Measurement,
+    Metric,
+    Rows,
+    TaskInfo,
+    recall_of,
+)
+
+
+@final
+@dataclass(frozen=True)
+class Sensitivity(Metric):
+    """Recall of the positive class; macro average one-vs-rest if the task names none."""
+
+    tasks: ClassVar[frozenset[str]] = CLASSES
+    families: ClassVar[frozenset[str]] = INPUTS
+    meaning: ClassVar[str] = (
+        "Share of the positive class decided as positive; where the task names no positive class,"
+        " the mean of this over the classes. A non-finite output is wrong."
+    )
+
+    @override
+    def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
+        if task.positive is not None:
+            return recall_of(rows, task.positive)
+        present = sorted(set(rows["reference"][:, 0].tolist()))
+        return Macro(tuple(recall_of(rows, label) for label in present))

@@ -1,0 +1,1 @@
+"""Intervals, comparisons and self-checks over a record; no tensor library is ever imported here."""

@@ -1,0 +1,205 @@
+"""Did the attacks attack? Checks on every attack cell and between them."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from palpate import registry
+from palpate.metrics.base import LABELS, Rows, right
+from palpate.record import CellRecord
+from palpate.statistics._check import Check, checked, named
+from palpate.statistics.cells import Cells, budget_of
+from palpate.statistics.paired import label, scores
+
+_GAP = 0.02  # mean score by which the last iterate may lag behind the best
+_LEFT = 0.1  # mean score that may be left at the largest budget
+_SURE = 0.05  # p-value below which a wrong order is no chance
+
+
+def attack_checks(cells: Cells) -> Iterator[Check]:
+    """All checks that concern attacks; nothing where the run has none."""
+    attacks = [c for c in cells.finished("attacks") if _epsilon(c) != 0]
+    for check in (_moved, _within_budget, _success_as_recorded, _best_against_last):
+        yield from check(cells, attacks)
+    for check in (_falls_with_epsilon, _many_steps_beat_one, _breaks_at_the_largest_budget):
+        yield from check(cells, attacks)
+
+
+def _moved(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    name = "the attack could act"
+    found: list[Check] = []
+    for cell in attacks:
+        rows = cells.rows(cell)
+        standing = (rows["clean_score"] > 0) & (scores(rows) >= rows["clean_score"])
+        stuck = standing & (rows["status"] != "ok")
+        if stuck.any():
+            status = "fail" if stuck.sum() > standing.sum() / 2 else "warn"
+            evidence = (
+                f"no gradient or no movement for {int(stuck.sum())} of the {int(standing.sum())}"
+                " samples that still stand; they are not counted as robust"
+            )
+            found.append(Check(name, status, named(cell), evidence))
+    yield from checked(found, name, attacks, "a gradient and a movement on every sample")
+
+
+def _within_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    name = "perturbation within the budget"
+    found: list[Check] = []
+    for cell in attacks:
+        budget = budget_of(cell)
+        if budget is None or budget[0] not in ("linf", "l2"):
+            continue
+        norm, epsilon = budget
+        spent = float(cells.rows(cell)[norm].max())
+        if spent > epsilon + _slack(cells, norm):
+            evidence = f"{norm} {spent:.6g} spent, {epsilon:.6g} allowed"
+            found.append(Check(name, "fail", named(cell), evidence))
+    yield from checked(found, name, attacks, "the recorded norm of every sample")
+
+
+def _slack(cells: Cells, norm: str) -> float:
+    """Float32 rounding, and half a grey level per pixel where images were rounded to 8 bits."""
+    low, high = cells.record.manifest["dataset"].get("bounds") or (0.0, 1.0)
+    slack = 1e-5 * (high - low)
+    if cells.record.manifest["config"].get("storage") == "uint8":
+        pixels = int(np.prod(cells.record.manifest["dataset"].get("shape") or [1]))
+        slack += (high - low) / 510 * (1 if norm == "linf" else float(np.sqrt(pixels)))
+    return slack
+
+
+def _success_as_recorded(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    name = "attack success equals the re-measured decisions"
+    if cells.task.kind not in LABELS:
+        return
+    found: list[Check] = []
+    for cell in attacks:
+        rows = cells.rows(cell)
+        again = right(rows).mean(axis=1)
+        differ = int((np.abs(again - scores(rows)) > 1e-6).sum())
+        if differ:
+            evidence = f"{differ} of {len(again)} scores differ from the stored decisions"
+            found.append(Check(name, "fail", named(cell), evidence))
+    yield from checked(found, name, attacks, "scores recomputed from the stored decisions")
+
+
+def _best_against_last(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    name = "best iterate against last"
+    found: list[Check] = []
+    for cell in attacks:
+        rows = cells.rows(cell)
+        gap = float((rows["last_score"] - rows["score"]).mean())
+        if abs(gap) > _GAP:
+            evidence = f"the last iterate scores {gap:+.3f} against the best, which is reported"
+            found.append(Check(name, "warn", named(cell), evidence))
+    yield from checked(found, name, attacks, f"mean scores agree within {_GAP:g}")
+
+
+def _falls_with_epsilon(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    name = "robust accuracy falls with epsilon"
+    ladders = [ladder for ladder in _ladders(attacks) if len(ladder) > 1]
+    found: list[Check] = []
+    for ladder in ladders:
+        for weak, strong in itertools.pairwise(ladder):
+            finding = _ordered(cells, weak=weak, strong=strong)
+            if finding is not None:
+                found.append(Check(name, finding[0], named(strong), finding[1]))
+    yield from checked(found, name, ladders, "no larger budget leaves more samples right")
+
+
+def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    name = "many steps are at least as strong as one"
+    pairs = [
+        (one, many)
+        for one in attacks
+        for many in attacks
+        if _same_place(one, many) and _steps(one) == 1 < _steps(many)
+    ]
+    found: list[Check] = []
+    for one, many in pairs:
+        finding = _ordered(cells, weak=one, strong=many)
+        if finding is not None:
+            found.append(Check(name, finding[0], named(many), finding[1]))
+    yield from checked(found, name, pairs, "single-step and iterative attack, same budget, paired")
+
+
+def _breaks_at_the_largest_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    """The strongest attack of each norm must come near 0 somewhere; a single step need not."""
+    name = "the curve reaches total failure"
+    strongest: dict[tuple[str, str, str], tuple[float, CellRecord]] = {}
+    for ladder in _ladders(attacks):
+        rows = cells.rows(ladder[-1])
+        left = float(np.minimum(scores(rows), rows["clean_score"]).mean())
+        norm = str(ladder[-1].setting.get("norm", "linf"))
+        key = (label(ladder[-1]), ladder[-1].dataset, norm)
+        strongest[key] = min(
+            strongest.get(key, (np.inf, ladder[-1])), (left, ladder[-1]), key=_first
+        )
+    found = [
+        Check(
+            name,
+            "warn",
+            named(cell),
+            f"score {left:.3f} left at the largest budget; an unbounded attack must reach 0, so a"
+            " larger epsilon is worth a run",
+        )
+        for left, cell in strongest.values()
+        if left > _LEFT
+    ]
+    yield from checked(found, name, strongest, f"at most {_LEFT:g} left for each model and norm")
+
+
+def _first(pair: tuple[float, CellRecord]) -> float:
+    return pair[0]
+
+
+def _ordered(cells: Cells, *, weak: CellRecord, strong: CellRecord) -> tuple[Any, str] | None:
+    """None if the stronger attack leaves no more right than the weaker one, sample by sample."""
+    a, b = _standing(cells.rows(weak)), _standing(cells.rows(strong))
+    shared = sorted(a.keys() & b.keys())
+    first, second = (np.array([side[s] for s in shared]) for side in (a, b))
+    better, worse = int((second > first).sum()), int((second < first).sum())
+    if not len(shared) or second.mean() <= first.mean():
+        return None
+    p = float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue)
+    evidence = (
+        f"score {second.mean():.3f} against {first.mean():.3f} under {named(weak)}: {better}"
+        f" samples right again, {worse} newly wrong (p = {p:.2g})"
+    )
+    return ("fail" if p < _SURE else "warn"), evidence
+
+
+def _standing(rows: Rows) -> dict[str, float]:
+    """Worst score per sample over the trials, no better than clean."""
+    worst: dict[str, float] = {}
+    left = np.fmin(scores(rows), rows["clean_score"])
+    for sample, value in zip(rows["sample"].tolist(), left.tolist(), strict=True):
+        worst[sample] = min(value, worst.get(sample, np.inf))
+    return worst
+
+
+def _ladders(attacks: list[CellRecord]) -> list[list[CellRecord]]:
+    """Cells that differ in epsilon alone, by rising epsilon."""
+    groups: dict[tuple[str, ...], list[CellRecord]] = {}
+    for cell in attacks:
+        if _epsilon(cell) is not None:
+            rest = registry.canonical({k: v for k, v in cell.setting.items() if k != "epsilon"})
+            groups.setdefault((label(cell), cell.dataset, cell.perturbation, rest), []).append(cell)
+    return [sorted(g, key=lambda c: _epsilon(c) or 0.0) for g in groups.values()]
+
+
+def _epsilon(cell: CellRecord) -> float | None:
+    budget = budget_of(cell)
+    return None if budget is None else budget[1]
+
+
+def _same_place(a: CellRecord, b: CellRecord) -> bool:
+    return (
+        label(a) == label(b) and a.dataset == b.dataset and budget_of(a) == budget_of(b) is not None
+    )
+
+
+def _steps(cell: CellRecord) -> int:
+    return int(cell.setting.get("steps") or 1)

@@ -1,0 +1,62 @@
+"""One finding of the audit about itself."""
+
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from typing import Literal
+
+from palpate.record import CellRecord
+from palpate.statistics.paired import label
+
+Verdict = Literal["pass", "warn", "fail", "not run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        check: what was examined.
+        status: "pass", "warn", "fail" or "not run".
+        cell: where, in words; empty for the whole run.
+        evidence: the numbers behind the status, or why it was not run.
+    """
+
+    check: str
+    status: Verdict
+    cell: str
+    evidence: str
+
+
+def checked(found: Sequence[Check], name: str, examined: Sized, what: str) -> list[Check]:
+    """The findings, or one pass that says what was examined; nothing where nothing was."""
+    if found or not len(examined):
+        return list(found)
+    return [Check(name, "pass", "", f"{what} ({len(examined)} examined)")]
+
+
+def named(cell: CellRecord, *, setting: bool = True) -> str:
+    """A cell in words."""
+    if cell.family == "none":
+        return f"{label(cell)}, clean"
+    shown = {k: v for k, v in cell.setting.items() if k in _SHOWN} if setting else {}
+    words = [f"{k} {_short(v)}" for k, v in shown.items()]
+    return ", ".join([label(cell), cell.perturbation.replace("_", " "), *words])
+
+
+_SHOWN = ("epsilon", "norm", "severity", "coverage", "scope", "flips")
+
+
+def _short(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return fraction(value)
+
+
+def fraction(value: float) -> str:
+    """Short decimals as such, quarter multiples of 1/255 as fractions, other numbers rounded."""
+    quarters = value * 1020
+    if float(f"{value:.2g}") == value or not 0 < value < 1:
+        return f"{value:g}"
+    if abs(quarters - round(quarters)) < 1e-6:
+        return f"{round(quarters) / 4:g}/255"
+    return f"{value:.4g}"

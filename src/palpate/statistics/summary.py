@@ -1,0 +1,198 @@
+"""`summarise(record)`: one row per target, defence, cell and metric, each with its interval."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from palpate import registry
+from palpate.metrics.base import ATTACKS, FAULTS, Metric, Ratio, Rows, Share
+from palpate.metrics.robust_accuracy import could_not_attack
+from palpate.record import CellRecord, Record
+from palpate.statistics.cells import (
+    ALL_ATTACKS,
+    Cells,
+    budgets,
+    design_of,
+    is_chosen,
+    stacked,
+    strata_of,
+)
+from palpate.statistics.estimate import Estimate, undefined
+from palpate.statistics.measure import estimate, reweighted, stratified, widened
+from palpate.statistics.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number of the audit.
+
+    Attributes:
+        target: label of the model.
+        defence: "none" for the bare target.
+        dataset: label.
+        family: "none" for clean.
+        perturbation: component name; "none" for clean; "all attacks" for the worst case per sample
+            over all attacks of one norm and epsilon.
+        setting: parameters as canonical JSON.
+        metric: component name.
+        value: None where it is undefined; `note` says why.
+        low: lower end of the interval; None where no honest interval exists.
+        high: upper end.
+        n: rows that entered the value (decisions).
+        units: independent units that they are worth (patients, faults).
+        method: how the interval was made.
+        note: what a reader must know, such as "could not attack".
+        cell: key of the cell, empty for a row over several cells.
+    """
+
+    target: str
+    defence: str
+    dataset: str
+    family: str
+    perturbation: str
+    setting: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    units: float
+    method: str
+    note: str
+    cell: str
+
+
+@dataclass(frozen=True)
+class Summary(Table[Row]):
+    """All rows of one run, in the order of the plan.
+
+    Attributes:
+        confidence: level of every interval.
+    """
+
+    confidence: float = 0.95
+
+
+def summarise(record: Record) -> Summary:
+    """Estimate every metric of every finished cell.
+
+    A cell that failed gives one row without a value, whose note is the error.
+
+    Args:
+        record: the run; cells not yet run are simply absent.
+    """
+    cells = Cells(record)
+    how = {"confidence": cells.confidence, "resamples": cells.resamples}
+    metrics = chosen_metrics(record.manifest["config"].get("metrics") or ())
+    rows: list[Row] = []
+    for cell in record.cells:
+        rows.extend(_cell_rows(cells, cell, metrics, how))
+    rows.extend(_worst_rows(cells, metrics, how))
+    return Summary(tuple(rows), cells.confidence)
+
+
+def chosen_metrics(names: tuple[str, ...] | list[str]) -> list[Metric]:
+    """Metrics the audit asks for (all if it names none) and those that are always computed."""
+    every = {name: registry.load("metrics", name)() for name in registry.names("metrics")}
+    wanted = set(names) or set(every)
+    return [metric for name, metric in every.items() if name in wanted or metric.essential]
+
+
+def _cell_rows(
+    cells: Cells, cell: CellRecord, metrics: list[Metric], how: dict[str, Any]
+) -> Iterator[Row]:
+    kind, setting = cells.task.kind, registry.canonical(cell.setting)
+    applicable = [m for m in metrics if m.applies(task=kind, family=cell.family)]
+    if cell.status != "ok" or not cell.samples:
+        why = f"failed: {(cell.error or {}).get('type', 'no samples')}"
+        for metric in applicable[:1]:
+            yield _row(cell, setting, metric, undefined(how["confidence"], why=why), note=why)
+        return
+    rows = cells.rows(cell)
+    for metric in applicable:
+        found = measure(metric, rows, cells, family=cell.family, notes=cell.notes, **how)
+        yield _row(cell, setting, metric, found, note=_note(metric, rows, found, cell.notes))
+
+
+def _worst_rows(cells: Cells, metrics: list[Metric], how: dict[str, Any]) -> Iterator[Row]:
+    for members, setting, planned in budgets(cells):
+        rows = stacked([cells.rows(cell) for cell in members])
+        for metric in metrics:
+            if metric.families != ATTACKS or cells.task.kind not in metric.tasks:
+                continue
+            found = measure(metric, rows, cells, family="attacks", notes=[], **how)
+            note = _note(metric, rows, found, [])
+            if len(members) < planned:
+                note = f"only {len(members)} of {planned} attacks finished; {note}".removesuffix(
+                    "; "
+                )
+            row = _row(members[0], setting, metric, found, note=note)
+            yield dataclasses.replace(row, perturbation=ALL_ATTACKS, cell="")
+
+
+def measure(
+    metric: Metric,
+    rows: Rows,
+    cells: Cells,
+    *,
+    family: str,
+    notes: list[dict[str, Any]],
+    confidence: float,
+    resamples: int,
+) -> Estimate:
+    """Estimate one metric on the rows of one cell."""
+    if metric.needs_clean and np.isnan(rows["clean_score"]).any():
+        return undefined(confidence, why="no clean result to compare with")
+    measured = metric.measure(rows, cells.task)
+    design = design_of(rows, family, notes=notes)
+    name = f"{registry.name_of(metric)}:{'|'.join(np.unique(rows['case']).tolist())}"
+    dealt = strata_of(rows, notes)
+    if dealt is not None and isinstance(measured, Share):
+        strata, shares = dealt
+        return stratified(measured, design, strata=strata, shares=shares, confidence=confidence)
+    if dealt is not None and isinstance(measured, Ratio):
+        strata, shares = dealt
+        weighted = reweighted(measured, strata, shares)
+        found = estimate(weighted, design, confidence=confidence, resamples=resamples, name=name)
+        return widened(found, measured, missed=1 - float(shares.sum()))
+    return estimate(measured, design, confidence=confidence, resamples=resamples, name=name)
+
+
+def _note(metric: Metric, rows: Rows, found: Estimate, notes: list[dict[str, Any]]) -> str:
+    if found.value is None and found.method.startswith("no clean"):
+        return found.method
+    if metric.families == ATTACKS:
+        if could_not_attack(rows):
+            return "could not attack"
+        stuck = int((rows["status"] != "ok").sum())
+        if stuck:
+            return f"no gradient or no movement in {stuck} of {len(rows['status'])} tries"
+    if is_chosen(notes):
+        return "chosen faults: says what an adversary can do, not how often a random fault does it"
+    lost = int((~rows["finite"].astype(bool)).sum())
+    if lost and not metric.families <= FAULTS:
+        return f"{lost} of {len(rows['finite'])} outputs non-finite, counted as wrong"
+    return "" if found.value is not None and found.low is not None else found.method
+
+
+def _row(cell: CellRecord, setting: str, metric: Metric, found: Estimate, *, note: str) -> Row:
+    return Row(
+        target=cell.target,
+        defence=cell.defence,
+        dataset=cell.dataset,
+        family=cell.family,
+        perturbation=cell.perturbation,
+        setting=setting,
+        metric=registry.name_of(metric),
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        units=round(found.units, 3),
+        method=found.method,
+        note=note,
+        cell=cell.key,
+    )

@@ -1,0 +1,179 @@
+import dataclasses
+
+import pytest
+
+from palpate.outcome import Status
+from palpate.statistics._check import fraction
+from palpate.statistics.checks import checks
+
+
+def status(record, check):
+    return {c.status for c in checks(record) if c.check == check}
+
+
+def attack(maker, name, epsilon, right, **changes):
+    rows = [maker.outcome(i, right=right(i), linf=epsilon, **changes) for i in range(40)]
+    setting = {"epsilon": epsilon, "norm": "linf"} | ({"steps": 20} if name == "pgd" else {})
+    maker.cell("mamba", "attacks", name, setting=setting, outcomes=rows)
+
+
+@pytest.fixture
+def clean(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    return maker
+
+
+def test_a_sound_run_has_no_failure_and_names_what_was_not_run(rich):
+    found = checks(rich)
+    assert "fail" not in {c.status for c in found}
+    assert len(found.find(status="not run")) >= 8
+    order = [c.status for c in found]
+    assert order == sorted(order, key=["fail", "warn", "pass", "not run"].index)
+    assert all(c.evidence for c in found)
+
+
+def test_an_attack_without_gradient_fails(clean):
+    attack(clean, "fgsm", 0.01, lambda i: True, status=Status.NO_GRADIENT)
+    assert status(clean.write(), "the attack could act") == {"fail"}
+
+
+def test_a_few_samples_that_could_not_be_attacked_warn(clean):
+    rows = [clean.outcome(i, right=True, linf=0.01) for i in range(40)]
+    rows[3] = dataclasses.replace(rows[3], status=Status.NO_MOVE)
+    clean.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01, "norm": "linf"}, outcomes=rows)
+    assert status(clean.write(), "the attack could act") == {"warn"}
+
+
+def test_spending_more_than_epsilon_fails(clean):
+    rows = [clean.outcome(i, right=True, linf=0.0101) for i in range(40)]
+    clean.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01, "norm": "linf"}, outcomes=rows)
+    assert status(clean.write(), "perturbation within the budget") == {"fail"}
+
+
+def test_rounding_to_8_bits_may_spend_half_a_grey_level(clean):
+    clean.storage = "uint8"
+    rows = [clean.outcome(i, right=True, linf=0.01 + 0.9 / 510) for i in range(40)]
+    clean.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01, "norm": "linf"}, outcomes=rows)
+    assert status(clean.write(), "perturbation within the budget") == {"pass"}
+
+
+def test_robust_accuracy_that_rises_with_epsilon_fails(clean):
+    attack(clean, "fgsm", 0.01, lambda i: i < 10)
+    attack(clean, "fgsm", 0.02, lambda i: i < 30)
+    assert status(clean.write(), "robust accuracy falls with epsilon") == {"fail"}
+
+
+def test_one_sample_right_again_is_a_warning(clean):
+    attack(clean, "fgsm", 0.01, lambda i: i < 10)
+    attack(clean, "fgsm", 0.02, lambda i: i < 11)
+    assert status(clean.write(), "robust accuracy falls with epsilon") == {"warn"}
+
+
+def test_one_step_stronger_than_many_fails(clean):
+    attack(clean, "fgsm", 0.01, lambda i: i < 10)
+    attack(clean, "pgd", 0.01, lambda i: i < 30)
+    assert status(clean.write(), "many steps are at least as strong as one") == {"fail"}
+
+
+def test_scores_that_the_decisions_do_not_bear_out_fail(clean):
+    attack(clean, "fgsm", 0.01, lambda i: True, score=0.0)
+    assert status(clean.write(), "attack success equals the re-measured decisions") == {"fail"}
+
+
+def test_a_last_iterate_that_lags_behind_warns(clean):
+    attack(clean, "pgd", 0.01, lambda i: False, last_score=1.0)
+    assert status(clean.write(), "best iterate against last") == {"warn"}
+
+
+def test_a_budget_that_leaves_much_right_warns(clean):
+    attack(clean, "pgd", 0.01, lambda i: i < 30)
+    assert status(clean.write(), "the curve reaches total failure") == {"warn"}
+
+
+def test_a_severity_that_moves_less_warns(clean):
+    for severity, l2 in ((1, 2.0), (2, 1.0)):
+        rows = [clean.outcome(i, right=True, l2=l2) for i in range(40)]
+        setting = {"severity": severity, "trials": 1}
+        clean.cell("mamba", "corruptions", "gaussian_noise", setting=setting, outcomes=rows)
+    assert status(clean.write(), "higher dose moves the image further") == {"warn"}
+
+
+def test_a_severity_that_moves_nothing_fails(clean):
+    rows = [clean.outcome(i, right=True) for i in range(40)]
+    clean.cell("mamba", "corruptions", "gaussian_noise", setting={"severity": 1}, outcomes=rows)
+    assert status(clean.write(), "higher dose moves the image further") == {"fail"}
+
+
+def test_a_sample_twice_fails(clean):
+    rows = [clean.outcome(i if i else 1, right=True, l2=1.0) for i in range(40)]
+    clean.cell("mamba", "corruptions", "gaussian_noise", setting={"severity": 1}, outcomes=rows)
+    assert status(clean.write(), "every sample exactly once per trial") == {"fail"}
+
+
+def test_a_model_that_only_guesses_fails(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=i % 2 == 0) for i in range(40)])
+    assert status(maker.write(), "clean accuracy above chance") == {"fail"}
+
+
+def test_a_clean_output_that_is_not_finite_fails(maker):
+    rows = [maker.outcome(i, right=True) for i in range(39)]
+    maker.cell("mamba", outcomes=[*rows, maker.lost(39)])
+    assert status(maker.write(), "finite output without faults") == {"fail"}
+
+
+def test_faults_that_never_reach_the_output_warn(clean):
+    rows = [
+        clean.outcome(i, right=True, trial=t, identical=True) for t in range(2) for i in range(40)
+    ]
+    notes = [{"sites": []}] * 2
+    clean.cell("mamba", "faults", "weight_bit_flip", trials=2, outcomes=rows, notes=notes)
+    assert status(clean.write(), "faults reach the output") == {"warn"}
+
+
+def test_failed_and_missing_cells_fail(maker):
+    maker.cell("mamba", error={"type": "ValueError", "message": "boom", "traceback": ""})
+    maker.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01}, written=False)
+    found = checks(maker.write()).find(check="every planned cell finished")
+    assert [c.status for c in found] == ["fail", "fail"]
+    assert found[0].evidence == "ValueError: boom"
+    assert found[1].evidence == "1 of 2 cells were not run"
+
+
+def test_dataset_warnings_are_repeated(clean):
+    clean.warnings = ["MD5 differs from the published one"]
+    (found,) = checks(clean.write()).find(check="dataset without a warning")
+    assert (found.status, found.evidence) == ("warn", "MD5 differs from the published one")
+
+
+def test_few_cases_give_a_warning_about_the_width(synthetic, tmp_path):
+    maker = synthetic.Maker(tmp_path, cases=12, targets=("mamba",))
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=i % 3 > 0) for i in range(12)])
+    (found,) = checks(maker.write()).find(check="intervals narrow enough to decide on")
+    assert found.status == "warn"
+    assert "12 independent units" in found.evidence
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(1.0, "pass"), (0.9, "fail")])
+def test_the_card_of_a_model_must_hold(clean, stated, expected):
+    record = clean.write()
+    dataset = record.manifest["config"]["dataset"]
+    card = {"recipe": {"dataset": dataset}, "clean": {"test": {"accuracy": stated, "n": 40}}}
+    record.manifest["targets"][0]["card"] = card
+    assert status(record, "clean accuracy as on the card") == {expected}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (8 / 255, "8/255"),
+        (0.5 / 255, "0.5/255"),
+        (0.1, "0.1"),
+        (0.2, "0.2"),
+        (1 / 3, "85/255"),
+        (0.123456, "0.1235"),
+        (3.0, "3"),
+        (0.0, "0"),
+    ],
+)
+def test_fractions(value, expected):
+    assert fraction(value) == expected

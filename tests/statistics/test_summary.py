@@ -1,0 +1,189 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from palpate.outcome import Status, Verdict
+from palpate.statistics.summary import chosen_metrics, summarise
+
+
+def test_every_row_holds_its_value_and_is_plain_data(rich):
+    summary = summarise(rich)
+    assert len(summary.rows) > 300
+    for row in summary.rows:
+        assert row.value is None or row.low <= row.value <= row.high
+    json.dumps(summary.to_dicts(), allow_nan=False)
+    frame = summary.to_pandas()
+    wanted = ["target", "defence", "dataset", "family", "perturbation", "setting", "metric"]
+    assert list(frame.columns)[:11] == [*wanted, "value", "low", "high", "n"]
+
+
+def test_is_the_same_twice(rich):
+    assert summarise(rich) == summarise(rich)
+
+
+def test_clean_accuracy_and_the_worst_over_attacks(rich):
+    summary = summarise(rich)
+    clean = summary.find(target="mamba", family="none", metric="accuracy")[0]
+    scores = rich.samples(rich.cells[0])["score"]
+    assert clean.value == pytest.approx(scores.mean())
+    worst = summary.find(target="mamba", perturbation="all attacks", metric="robust_accuracy")
+    assert [json.loads(r.setting)["norm"] for r in worst] == ["linf"] * 4
+    for row in worst:
+        epsilon = json.loads(row.setting)["epsilon"]
+        single = [
+            r.value
+            for r in summary.find(target="mamba", metric="robust_accuracy")
+            if r.cell and json.loads(r.setting)["epsilon"] == epsilon
+        ]
+        assert len(single) == 2
+        assert row.value <= min(single)
+
+
+def test_worst_over_attacks_is_per_sample(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    for name, parity in (("fgsm", 0), ("pgd", 1)):
+        rows = [maker.outcome(i, right=i % 2 == parity, linf=0.01) for i in range(40)]
+        setting = {"epsilon": 0.01, "norm": "linf"}
+        maker.cell("mamba", "attacks", name, setting=setting, outcomes=rows)
+    summary = summarise(maker.write())
+    row = summary.find(perturbation="all attacks", metric="robust_accuracy")[0]
+    assert row.value == 0.0
+    assert summary.find(perturbation="fgsm", metric="robust_accuracy")[0].value == 0.5
+
+
+def test_an_attack_that_moved_nothing_says_so(maker):
+    rows = [maker.outcome(i, right=True) for i in range(40)]
+    maker.cell("mamba", outcomes=rows)
+    stuck = [dataclasses.replace(r, status=Status.NO_GRADIENT) for r in rows]
+    maker.cell(
+        "mamba", "attacks", "fgsm", setting={"epsilon": 0.01, "norm": "linf"}, outcomes=stuck
+    )
+    for row in summarise(maker.write()).find(metric="robust_accuracy"):
+        assert row.value is None
+        assert row.note == "could not attack"
+
+
+def test_a_failed_cell_is_a_row_without_value(maker):
+    error = {"type": "RuntimeError", "message": "boom", "traceback": "..."}
+    maker.cell("mamba", error=error)
+    (row,) = summarise(maker.write()).rows
+    assert row.value is None
+    assert row.note == "failed: RuntimeError"
+
+
+def test_without_a_clean_cell_nothing_is_compared(maker):
+    rows = [maker.outcome(i, right=True) for i in range(40)]
+    maker.cell("mamba", written=False)
+    maker.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01, "norm": "linf"}, outcomes=rows)
+    summary = summarise(maker.write())
+    assert summary.find(metric="robust_accuracy")[0].note == "no clean result to compare with"
+    assert summary.find(metric="accuracy")[0].value == 1.0
+
+
+def test_samples_are_joined_by_id_and_not_by_position(maker):
+    clean = [maker.outcome(i, right=i < 10) for i in range(40)]
+    maker.cell("mamba", outcomes=clean)
+    turned = [maker.outcome(i, right=i < 10) for i in reversed(range(40))]
+    setting = {"severity": 1, "trials": 1}
+    maker.cell("mamba", "corruptions", "gaussian_noise", setting=setting, outcomes=turned)
+    row = summarise(maker.write()).find(metric="relative_drop")[0]
+    assert row.value == 0.0
+
+
+def test_faults_dealt_by_layer_are_weighted_by_the_memory(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    notes = [
+        {"stratum": f"layer{t % 2}", "share": (0.9, 0.1)[t % 2], "sites": []} for t in range(10)
+    ]
+    rows = [
+        maker.outcome(i, right=True, trial=t, verdict=Verdict.SDC if t % 2 else Verdict.MASKED)
+        for t in range(10)
+        for i in range(40)
+    ]
+    setting = {"scope": "layer", "trials": 10}
+    maker.cell(
+        "mamba", "faults", "weight_bit_flip", setting=setting, trials=10, outcomes=rows, notes=notes
+    )
+    row = summarise(maker.write()).find(metric="sdc_rate")[0]
+    assert row.value == pytest.approx(0.1)
+
+
+def test_layers_that_were_never_drawn_widen_everything(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    notes = [{"stratum": "a", "share": 0.6, "sites": []}] * 30
+    rows = [maker.outcome(i, right=True, trial=t) for t in range(30) for i in range(40)]
+    maker.cell("mamba", "faults", "weight_bit_flip", trials=30, outcomes=rows, notes=notes)
+    summary = summarise(maker.write())
+    for metric, side in (("sdc_rate", "high"), ("relative_drop", "high"), ("accuracy", "low")):
+        row = summary.find(metric=metric, family="faults")[0]
+        assert abs(getattr(row, side) - row.value) >= 0.4
+        assert "40.0% of the population never drawn" in row.method
+
+
+def test_the_worst_case_over_attacks_says_when_one_is_missing(maker):
+    rows = [maker.outcome(i, right=True) for i in range(40)]
+    maker.cell("mamba", outcomes=rows)
+    setting = {"epsilon": 0.01, "norm": "linf"}
+    maker.cell("mamba", "attacks", "fgsm", setting=setting, outcomes=rows)
+    maker.cell("mamba", "attacks", "pgd", setting=setting, written=False)
+    row = summarise(maker.write()).find(perturbation="all attacks")[0]
+    assert row.note == "only 1 of 2 attacks finished"
+
+
+def test_chosen_faults_are_no_sample_of_faults(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    notes = [{"stratum": "a", "share": 1.0, "damage": 0.5, "sites": []}] * 2
+    rows = [
+        maker.outcome(i, right=i % 4 > 0, trial=t, verdict=Verdict.MASKED if i % 4 else Verdict.SDC)
+        for t in range(2)
+        for i in range(40)
+    ]
+    maker.cell("mamba", "faults", "worst_case_bit_flip", trials=2, outcomes=rows, notes=notes)
+    row = summarise(maker.write()).find(metric="sdc_rate")[0]
+    assert row.value == 0.25
+    assert row.units == pytest.approx(40)
+    assert row.note.startswith("chosen faults")
+
+
+def test_metrics_named_in_the_audit_and_the_essential_ones():
+    names = {type(m).__name__ for m in chosen_metrics(["auc"])}
+    assert {"Auc", "Accuracy", "RobustAccuracy", "SdcRate", "RelativeDrop", "Dice"} <= names
+    assert "Ece" not in names
+
+
+def test_notebook_table_is_static_and_escaped(synthetic, tmp_path):
+    maker = synthetic.Maker(tmp_path, targets=("<script>x</script>",))
+    maker.cell("<script>x</script>", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    text = summarise(maker.write())._repr_html_()
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_multi_label_and_dense_tasks(synthetic, tmp_path):
+    maker = synthetic.Maker(
+        tmp_path, kind="segmentation", classes=("background", "lesion"), positive=None
+    )
+    flat = {"reference": (), "decision": (), "probabilities": ()}
+    for family, name, score in (("none", "none", 0.9), ("corruptions", "gaussian_noise", 0.6)):
+        rows = [maker.outcome(i, right=True, score=score - i / 400, **flat) for i in range(40)]
+        maker.cell(
+            "mamba", family, name, setting={"severity": 2} if name != "none" else {}, outcomes=rows
+        )
+    summary = summarise(maker.write())
+    assert {r.metric for r in summary.rows} == {"dice", "relative_drop"}
+    drop = summary.find(metric="relative_drop")[0]
+    clean = np.mean([0.9 - i / 400 for i in range(40)])
+    assert drop.value == pytest.approx(0.3 / clean, abs=1e-6)
+
+
+def test_no_tensor_library_is_imported():
+    code = (
+        "import sys, palpate.statistics.summary, palpate.statistics.checks,"
+        " palpate.statistics.paired, palpate.statistics.strata, palpate.statistics.sample_size\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
