@@ -1,0 +1,132 @@
+"""Numbers and settings as a reader wants them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from palpate.statistics._check import fraction
+
+DOSES: Final = ("epsilon", "severity", "coverage")
+NORMS: Final[Mapping[str, str]] = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+FAMILIES: Final[Mapping[str, str]] = {
+    "attacks": "Attacks",
+    "corruptions": "Corruptions",
+    "occlusions": "Occlusions",
+    "faults": "Faults",
+}
+PLAIN: Final = frozenset({"auc", "ece"})
+"""Metrics printed as they are; all others are shares, printed in percent."""
+
+_ONCE: Final = ("trials", "restarts")  # not worth a word where they are 1
+_DRAWN: Final = ("flips", "trials", "scope")
+_OFF: Final = (0, 1, "all", "stored", "flip")
+_METRICS: Final[Mapping[str, str]] = {
+    "auc": "AUC",
+    "ece": "ECE",
+    "sdc_rate": "SDC rate",
+    "due_rate": "DUE rate",
+    "dice": "Dice",
+}
+
+
+def spaced(name: str) -> str:
+    """A component's name in words."""
+    return name.replace("_", " ")
+
+
+def metric_name(name: str) -> str:
+    """A metric's name in words."""
+    return _METRICS.get(name, spaced(name))
+
+
+def number(value: float | None, *, metric: str = "") -> str:
+    """A value for print: percent for shares, three decimals otherwise, a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:.3f}" if metric in PLAIN else f"{_percent(value)}\u00a0%"
+    return text.replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, *, metric: str = "") -> str:
+    """Both ends for print, or that there is none."""
+    if low is None or high is None:
+        return "no interval"
+    ends = (f"{x:.3f}" if metric in PLAIN else _percent(x) for x in (low, high))
+    return f"[{', '.join(ends)}]".replace("-", "−")
+
+
+def points(value: float) -> str:
+    """A difference of two shares, in percentage points."""
+    return (
+        f"{value * 100:+.1f}\u00a0pp".replace("-", "−")
+        .replace("+0.0\u00a0", "0.0\u00a0")
+        .replace("−0.0\u00a0", "0.0\u00a0")
+    )
+
+
+def listed(names: list[str]) -> str:
+    """Names as a sentence lists them."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def _percent(value: float) -> str:
+    """One decimal, and more where one would print a small rate as nothing."""
+    percent = value * 100
+    if 0 < abs(percent) < 0.1:
+        return f"{percent:.1g}" if abs(percent) >= 1e-4 else f"{percent:.0e}"
+    if 99.9 < abs(percent) < 100:
+        return f"{math.copysign(math.floor(abs(percent) * 100) / 100, percent):.2f}"
+    return f"{percent:.1f}"
+
+
+def count(value: int | float) -> str:
+    """A whole number with thin spaces between thousands."""
+    return f"{round(value):,}".replace(",", "\u202f")  # narrow no-break space
+
+
+def plural(n: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count(n)} {noun}" if n == 1 else f"{count(n)} {noun}s"
+
+
+def dose_of(setting: Mapping[str, Any]) -> str | None:
+    """Name of the parameter that says how strong the disturbance is."""
+    return next((name for name in DOSES if name in setting), None)
+
+
+def dose_text(name: str | None, value: Any) -> str:
+    """A dose without its name: 4/255, 3, 50 %."""
+    if name == "epsilon" and isinstance(value, int | float):
+        return fraction(float(value))
+    if name == "coverage" and isinstance(value, int | float):
+        return f"{value * 100:g} %"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def dose_title(name: str | None) -> str:
+    """A dose's name in words."""
+    return {"epsilon": "epsilon", None: "setting"}.get(name, str(name))
+
+
+def setting_words(setting: Mapping[str, Any]) -> str:
+    """A setting in words, the dose first, without what is None, empty or a single trial.
+
+    Where there is no dose (faults) parameters that are off, all or one are left out too.
+    """
+    dose = dose_of(setting)
+    words = [f"{dose} {dose_text(dose, setting[dose])}"] if dose else []
+    for name, value in setting.items():
+        if name == dose or value in (None, "", [], ()) or (value == 1 and name in _ONCE):
+            continue
+        if dose is None and name not in _DRAWN and value in _OFF:
+            continue
+        words.append(NORMS[value] if name == "norm" and value in NORMS else _word(name, value))
+    return ", ".join(words)
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return spaced(name) if value else f"no {spaced(name)}"
+    if isinstance(value, list):
+        return f"{spaced(name)} {' + '.join(spaced(str(v)) for v in value)}"
+    return f"{spaced(name)} {value:.4g}" if isinstance(value, float) else f"{spaced(name)} {value}"

@@ -1,0 +1,28 @@
+from palpate.report.appendix import glossary, not_tested, provenance
+
+
+def test_families_outside_the_audit_are_named(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    maker.not_testable = [
+        {
+            "target": "onnx",
+            "perturbation": "pgd",
+            "setting": {"epsilon": 0.1},
+            "reason": "no gradients",
+        }
+    ]
+    rows = dict(not_tested(maker.write()))
+    assert rows["Faults"] == "not part of this audit"
+    assert rows["pgd on onnx (epsilon 0.1)"] == "no gradients"
+
+
+def test_storage_is_stated(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    maker.storage = "uint8"
+    assert "rounded to the 8-bit grid" in dict(provenance(maker.write()))["storage"]
+
+
+def test_every_metric_has_a_definition():
+    words = dict(glossary())
+    assert "RIGHT WHEN CLEAN" in words["attack success rate"]
+    assert list(words) == sorted(words, key=str.lower)

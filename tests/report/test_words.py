@@ -1,0 +1,59 @@
+import pytest
+
+from palpate.report import words
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.865, "86.5\u00a0%"),
+        (1.0, "100.0\u00a0%"),
+        (0.0, "0.0\u00a0%"),
+        (None, "–"),
+        (float("nan"), "–"),
+        (0.0002, "0.02\u00a0%"),
+        (0.99996, "99.99\u00a0%"),
+        (-0.125, "−12.5\u00a0%"),
+    ],
+)
+def test_shares_never_round_to_certainty(value, expected):
+    assert words.number(value) == expected
+
+
+def test_intervals():
+    assert words.interval(0.8, 0.9) == "[80.0, 90.0]"
+    assert words.interval(0.8, 0.9, metric="auc") == "[0.800, 0.900]"
+    assert words.interval(None, None) == "no interval"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.0449, "+4.5\u00a0pp"), (-0.1, "−10.0\u00a0pp"), (0.0, "0.0\u00a0pp")]
+)
+def test_differences_are_points(value, expected):
+    assert words.points(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")],
+)
+def test_lists(names, expected):
+    assert words.listed(names) == expected
+
+
+def test_settings_in_words():
+    setting = {"epsilon": 4 / 255, "norm": "l2", "steps": 20, "restarts": 1, "random_start": False}
+    assert words.setting_words(setting) == "epsilon 4/255, L2, steps 20, no random start"
+    assert (
+        words.setting_words({"coverage": 0.5, "patch_size": None, "trials": 3})
+        == "coverage 50 %, trials 3"
+    )
+    assert words.setting_words({}) == ""
+    fault = {"bits": "all", "burst": 1, "flips": 1, "format": "int8", "scope": "layer", "trials": 9}
+    assert words.setting_words(fault) == "flips 1, format int8, scope layer, trials 9"
+
+
+def test_counts():
+    assert words.count(46800) == "46\u202f800"
+    assert words.plural(1, "fault") == "1 fault"
+    assert words.plural(2, "fault") == "2 faults"
