@@ -20,8 +20,8 @@ from palpate.types import Bounds, Task
 
 if TYPE_CHECKING:
     from palpate.statistics.checks import Check
-    from palpate.statistics.table import Table
     from palpate.statistics.summary import Summary
+    from palpate.statistics.table import Table
 
 Asked = str | Mapping[str, Any] | Perturbation
 

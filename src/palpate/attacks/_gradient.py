@@ -85,4 +85,5 @@ def _input_gradient(loss: PerSample, points: Images) -> Tensor:
     if not loss.requires_grad:
         return torch.zeros_like(points)
     found: tuple[Tensor | None, ...] = torch.autograd.grad(loss.sum(), points, allow_unused=True)
-    return torch.zeros_like(points) if found[0] is None else found[0]
+    # None where the output does not hang on the input; torch's types leave that out
+    return torch.zeros_like(points) if found[0] is None else found[0]  # pyright: ignore

@@ -1,10 +1,8 @@
 """Steps and projections in the norms that attacks know."""
 
 import torch
-from jaxtyping import Shaped
-from torch import Tensor
 
-from palpate.types import Bounds, Images, PerSample
+from palpate.types import Bounds, Images, PerSample, PerSampleColumn
 
 NORMS = ("linf", "l2")
 
@@ -38,5 +36,5 @@ def project(images: Images, clean: Images, *, norm: str, epsilon: float, bounds:
     return (clean + difference).clamp(bounds.low, bounds.high)
 
 
-def _per_sample(values: PerSample, like: Images) -> Shaped[Tensor, "batch *ones"]:
+def _per_sample(values: PerSample, like: Images) -> PerSampleColumn:
     return values.reshape(-1, *(1 for _ in like.shape[1:]))

@@ -62,9 +62,7 @@ class Worker:
             study=samples.batch(range(min(len(samples), _STUDIED))),
         )
         trials = 1 if cell.perturbation is None else cell.perturbation.repeats
-        record = _record(
-            cell, status="ok", trials=trials, samples=len(samples), notes=result.notes
-        )
+        record = _record(cell, status="ok", trials=trials, samples=len(samples), notes=result.notes)
         return record, result.outcomes, result.images
 
 

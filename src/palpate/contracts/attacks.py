@@ -31,7 +31,7 @@ def check_zero_budget_is_identity(attack: Attack) -> None:
 
 
 def check_optimum_of_linear_oracle(attack: Attack) -> None:
-    """On a linear model the logit falls (or rises) by epsilon times the dual norm of the weights."""
+    """On a linear model the logit moves by epsilon times the dual norm of the weights."""
     target, given = linear(), batch(4, classes=2, margin=0.3)
     weight = target.module.get_parameter("weight").detach()
     for norm in norms(attack):

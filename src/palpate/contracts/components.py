@@ -52,9 +52,14 @@ def check_documented(component: Any) -> None:
     """Class and module say what this is; every own field is described under Attributes."""
     cls = type(component)
     text = inspect.getdoc(cls) or ""
-    expect(bool(text) and bool(inspect.getdoc(inspect.getmodule(cls))), f"{cls.__name__}: no docstring")
-    inherited = {f.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
-                 for f in dataclasses.fields(base)}
+    documented = bool(text) and bool(inspect.getdoc(inspect.getmodule(cls)))
+    expect(documented, f"{cls.__name__}: no docstring")
+    inherited = {
+        f.name
+        for base in cls.__mro__[1:]
+        if dataclasses.is_dataclass(base)
+        for f in dataclasses.fields(base)
+    }
     for field in dataclasses.fields(cls):
         if field.name not in inherited:
             expect(f"{field.name}:" in text, f"{cls.__name__}: field {field.name} is not described")

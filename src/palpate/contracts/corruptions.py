@@ -1,6 +1,8 @@
 """Checks of corruptions."""
 
 import dataclasses
+import itertools
+from functools import partial
 
 import torch
 
@@ -23,14 +25,15 @@ def check_distance_grows_with_severity(corruption: Corruption) -> None:
         float((dataclasses.replace(corruption, severity=s)(images) - images).abs().mean())
         for s in range(6)
     ]
-    grows = all(a < b for a, b in zip(distances, distances[1:], strict=False))
+    grows = all(a < b for a, b in itertools.pairwise(distances))
     expect(grows, f"{corruption!r}: distances over severity are {distances}")
 
 
 def check_severity_range(corruption: Corruption) -> None:
     """Only 0 to 5 exist."""
     for severity in (-1, 6):
-        refused = raises(ConfigError, lambda s=severity: dataclasses.replace(corruption, severity=s))
+        change = partial(dataclasses.replace, corruption, severity=severity)
+        refused = raises(ConfigError, change)
         expect(refused, f"{corruption!r}: accepted severity {severity}")
 
 

@@ -40,7 +40,10 @@ def _enter(fault: Fault, *, trial: int, count: int = 2) -> tuple[int, dict[str, 
     target = probe()
     before = {k: v.clone() for k, v in target.module.state_dict().items()}
     fitted = fault.fitted(target, batch(4))
-    with fitted.prepared(target, batch(count)) as enter, enter(Seeds(cell="f", trial=trial)) as world:
+    with (
+        fitted.prepared(target, batch(count)) as enter,
+        enter(Seeds(cell="f", trial=trial)) as world,
+    ):
         world.target.predict(world.batch)
         inside = target.module.state_dict()
         flipped = sum(_differing_bits(before[k], inside[k]) for k in before)

@@ -30,9 +30,7 @@ def check_rest_is_untouched(occlusion: Occlusion) -> None:
     images = _images()
     hidden = dataclasses.replace(occlusion, fill="zero")(images) == 0
     filled = dataclasses.replace(occlusion, fill="mean")(images)
-    expect(
-        torch.equal(filled[~hidden], images[~hidden]), f"{occlusion!r}: touched visible pixels"
-    )
+    expect(torch.equal(filled[~hidden], images[~hidden]), f"{occlusion!r}: touched visible pixels")
 
 
 def check_masks_differ_between_samples(occlusion: Occlusion) -> None:

@@ -11,7 +11,7 @@ _TASK = Classification(("a", "b", "c"))
 
 
 def check_answers_for_every_class(source: TargetSource) -> None:
-    """The network has one finite logit per class, in evaluation mode, for one and three channels."""
+    """One logit per class, in evaluation mode, for one and three channels."""
     for channels in (1, 3):
         target = _loaded(source, channels)
         if target is None:
