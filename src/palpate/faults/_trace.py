@@ -8,7 +8,7 @@ are told apart by weak references, so the pass keeps no activation alive.
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -198,9 +198,14 @@ class Trace(TorchDispatchMode):
 def traced(target: Target, batch: Batch, count: int) -> Trace:
     """Trace of one pass of the batch's first sample, repeated `count` times."""
     trace = Trace(target.module)
-    prompts = None if batch.prompts is None else batch.prompts[:1] * count
-    images = torch.cat([batch.images[:1]] * count)
-    probe = replace(batch, images=images, samples=batch.samples[:1] * count, prompts=prompts)
+    probe = Batch(
+        images=torch.cat([batch.images[:1]] * count),
+        references=torch.cat([batch.references[:1]] * count),
+        samples=batch.samples[:1] * count,
+        cases=batch.cases[:1] * count,
+        sites=batch.sites[:1] * count,
+        prompts=None if batch.prompts is None else batch.prompts[:1] * count,
+    )
     with trace.recording():
         target.predict(probe)
     return trace
