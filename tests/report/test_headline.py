@@ -83,3 +83,21 @@ def test_one_fault_that_breaks_a_model_is_not_hidden_by_the_mean(rich):
     assert lines["Faults"].finding == "can break"
     assert "of decisions silently changed" in lines["Faults"].text
     assert "Single faults can break a model." in result.verdict
+
+
+def test_a_model_that_gives_everyone_the_same_answer_is_broken_though_accuracy_stays(
+    synthetic, tmp_path
+):
+    """A quarter of the images are of the other class: 73 % right, and not one of them found."""
+    maker = synthetic.Maker(tmp_path, cases=120, targets=("mamba",))
+    rare = [i for i in range(120) if maker.reference(i) == 0]
+    kept = [i for i in range(120) if i not in rare] + rare[: len(rare) // 3]
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in kept])
+    blind = [maker.outcome(i, right=i not in rare, l2=1.0) for i in kept]
+    maker.cell("mamba", "corruptions", "gaussian_noise", setting={"severity": 2}, outcomes=blind)
+
+    lines = {line.family: line for line in found(maker.write()).models[0][2]}
+
+    assert lines["Corruptions"].finding == "breaks"
+    assert "from gaussian noise (severity 2) on" in lines["Corruptions"].text
+    assert "always gives one answer: balanced accuracy 50.0" in lines["Corruptions"].text

@@ -9,6 +9,7 @@ from typing import Literal
 from palpate.record import Record
 from palpate.report import words
 from palpate.report.ladders import Ladder, models_of
+from palpate.report.one_answer import belongs, one_answer
 from palpate.statistics._check import Check
 from palpate.statistics.cells import ALL_ATTACKS, Cells
 from palpate.statistics.paired import Difference
@@ -67,7 +68,8 @@ MEANINGS: tuple[tuple[str, str], ...] = (
         "breaks",
         (
             "weakens or may weaken, and the interval's upper end is no better than always giving"
-            " the most frequent answer (other tasks: than half of the clean score)"
+            " the most frequent answer (other tasks: than half of the clean score), or balanced"
+            " accuracy cannot be told from that of always giving one answer"
         ),
     ),
     ("can break", "one of the faults drawn took the score to that level; the rate is in the text"),
@@ -152,7 +154,7 @@ def _clean(summary: Summary, model: str) -> str:
     parts: list[str] = []
     for row in summary.rows:
         shown = row.metric in ("accuracy", "auc", "sensitivity", "specificity", "dice")
-        if row.family == "none" and shown and _is(row, model):
+        if row.family == "none" and shown and belongs(row, model):
             parts.append(
                 f"{words.metric_name(row.metric)} {words.number(row.value, metric=row.metric)}"
                 f" {words.interval(row.low, row.high, metric=row.metric)}"
@@ -173,8 +175,7 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
         planned = any(e["family"] == family for e in evidence.record.manifest["plan"])
         reason = "no cell finished" if planned else "not part of this audit"
         return Line(name, "could not test" if planned else "not tested", reason)
-    known = [step for step in steps if step[0].value is not None]
-    if not known:
+    if not (known := [step for step in steps if step[0].value is not None]):
         return Line(name, "could not test", steps[0][0].note or "no value")
     row, ladder, text = min(known, key=lambda s: s[0].value or 0.0)
     clean = ladder.clean[model]
@@ -193,7 +194,12 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
         silent = _silent(model, evidence.summary)
         said = f"{silent}; {said}{_worst_fault(model, evidence.worst)}"
         return Line(name, _fault_finding(model, clean, evidence), said)
-    return Line(name, _finding(row, clean, difference, evidence), said)
+    finding = _finding(row, clean, difference, evidence)
+    classes = len(evidence.record.manifest["dataset"]["task"]["classes"])
+    constant = one_answer(model, family, summary=evidence.summary, classes=classes)
+    if constant and finding in ("weakens", "may weaken"):
+        finding = "breaks"
+    return Line(name, finding, f"{said}; {constant}" if constant else said)
 
 
 def _left(row: Row, ladder: Ladder, text: str) -> str:
@@ -204,10 +210,10 @@ def _left(row: Row, ladder: Ladder, text: str) -> str:
 
 
 def _silent(model: str, summary: Summary) -> str:
-    rates = [r for r in summary.find(metric="sdc_rate") if _is(r, model) and r.value is not None]
-    if not rates:
+    found = summary.find(metric="sdc_rate")
+    if not (rates := [r for r in found if belongs(r, model) and r.value is not None]):
         return "no rate of silent changes"
-    row = max(rates, key=lambda r: r.value or 0.0)
+    row = min(rates, key=lambda r: (r.high or 1.0) - (r.low or 0.0))  # the best known one
     ends = words.interval(row.low, row.high)
     under = words.spaced(row.perturbation)
     return f"{words.number(row.value)} {ends} of decisions silently changed under {under}"
@@ -261,7 +267,7 @@ def _limit(clean: Row | None, evidence: Evidence) -> float | None:
 def _difference(row: Row, evidence: Evidence) -> Difference | None:
     """Paired difference of the row's cell to the clean one."""
     for d in evidence.differences.find(kind="disturbance", perturbation=row.perturbation):
-        if d.setting == row.setting and _is(row, d.target):
+        if d.setting == row.setting and belongs(row, d.target):
             return d
     return None
 
@@ -291,7 +297,3 @@ def _sentence(failed: tuple[Check, ...], lines: list[Line]) -> str:
     if any(line.finding == "no loss shown" for line in lines):
         return "No loss was shown within the doses tested, which is no proof that there is none."
     return "Nothing was tested, or nothing that was tested gave a number."
-
-
-def _is(row: Row, model: str) -> bool:
-    return model == (row.target if row.defence == "none" else f"{row.target} + {row.defence}")
