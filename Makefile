@@ -21,7 +21,7 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-bench
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
@@ -38,4 +38,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps torchattacks
+	touch $@
+
+# pytorchfi pins an old torch; the benchmarks need only its injector. PyTorchFI and smp serve as peer and as U-Net.
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps pytorchfi segmentation-models-pytorch
 	touch $@
