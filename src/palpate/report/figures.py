@@ -81,7 +81,8 @@ def dots(rows: Sequence[Stratum], *, title: str, labels: Sequence[str], upright:
         labels: names for the axis.
         upright: one column per stratum instead of one line; for short labels.
     """
-    figure, axes = _canvas(height=_HEIGHT if upright else 0.75 + 0.24 * len(rows))
+    tall = 0.75 + 0.24 * len(rows)
+    figure, axes = _canvas() if upright else _canvas(height=tall, width=1.6 * _WIDTH)
     for i, row in enumerate(rows):
         for estimate, series, marker, shift in ((row.sdc, 1, "o", -0.16), (row.due, 0, "D", 0.16)):
             if estimate.value is None or estimate.low is None or estimate.high is None:
@@ -129,8 +130,8 @@ def _text(estimate: Estimate) -> str:
     return f"{words.number(estimate.value)} {words.interval(estimate.low, estimate.high)}"
 
 
-def _canvas(height: float = _HEIGHT) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="none")
+def _canvas(height: float = _HEIGHT, width: float = _WIDTH) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     axes = figure.add_subplot(facecolor="none")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

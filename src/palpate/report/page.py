@@ -212,7 +212,8 @@ def _faults(record: Record, worst: Table[Any]) -> list[FaultView]:
 def _dots(rows: Sequence[Stratum], title: str, *, upright: bool) -> Markup | None:
     if not rows:
         return None
-    labels = [r.name if len(r.name) <= 20 else f"…{r.name[-19:]}" for r in rows]
+    # both ends of a path tell layers apart: the stage and block, and the module
+    labels = [r.name if len(r.name) <= 36 else f"{r.name[:18]}…{r.name[-17:]}" for r in rows]
     return Markup(figures.dots(rows, title=title, labels=labels, upright=upright))
 
 
