@@ -21,7 +21,7 @@ from palpate.types import Batch
 @final
 @dataclass(frozen=True)
 class WorstCaseBitFlip(Fault):
-    """A search for the most harmful flips, on the first batch of a cell.
+    """A search for the most harmful flips, on the first samples of the dataset (64 at most).
 
     All bits are ranked by the first-order change of the loss that they make, and by the size of the
     change; the best of every layer in turn are tried exactly. Damage is silent damage: a flip that
