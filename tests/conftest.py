@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import importlib.util
 import os
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,3 +57,25 @@ def audit_file(tmp_path):
     path = tmp_path / "audit.yaml"
     path.write_text(textwrap.dedent(AUDIT).replace("FACTORY", str(factory)))
     return path
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """Made-up records with known answers (`_synthetic.py`)."""
+    path = Path(__file__).parent / "_synthetic.py"
+    spec = importlib.util.spec_from_file_location("palpate_synthetic", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def maker(synthetic, tmp_path):
+    """An empty made-up run of one model."""
+    return synthetic.Maker(tmp_path, targets=("mamba",))
+
+
+@pytest.fixture(scope="session")
+def rich(synthetic, tmp_path_factory):
+    """A made-up run with every family in it."""
+    return synthetic.rich(tmp_path_factory.mktemp("rich"))

@@ -5,16 +5,7 @@ from typing import ClassVar, final
 
 from typing_extensions import override
 
-from palpate.metrics.base import (
-    CLASSES,
-    INPUTS,
-    Macro,
-    Measurement,
-    Metric,
-    Rows,
-    TaskInfo,
-    recall_of,
-)
+from palpate.metrics.base import CLASSES, INPUTS, Measurement, Metric, Rows, TaskInfo, macro_recall
 
 
 @final
@@ -31,5 +22,4 @@ class BalancedAccuracy(Metric):
 
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
-        present = sorted(set(rows["reference"][:, 0].tolist()))
-        return Macro(tuple(recall_of(rows, label) for label in present))
+        return macro_recall(rows)

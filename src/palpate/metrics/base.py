@@ -147,6 +147,12 @@ def right(rows: Rows, prefix: str = "") -> NDArray[np.bool_]:
     return (decisions == references) & (references >= 0)
 
 
+def macro_recall(rows: Rows) -> Macro:
+    """Mean over the classes present of the share of each that was decided rightly."""
+    present = sorted(set(rows["reference"][:, 0].tolist()))
+    return Macro(tuple(recall_of(rows, label) for label in present))
+
+
 def recall_of(rows: Rows, label: int) -> Share:
     """Share of the rows of one class that were decided as that class."""
     here = rows["reference"][:, 0] == label

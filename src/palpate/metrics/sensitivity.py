@@ -8,11 +8,11 @@ from typing_extensions import override
 from palpate.metrics.base import (
     CLASSES,
     INPUTS,
-    Macro,
     Measurement,
     Metric,
     Rows,
     TaskInfo,
+    macro_recall,
     recall_of,
 )
 
@@ -31,7 +31,4 @@ class Sensitivity(Metric):
 
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
-        if task.positive is not None:
-            return recall_of(rows, task.positive)
-        present = sorted(set(rows["reference"][:, 0].tolist()))
-        return Macro(tuple(recall_of(rows, label) for label in present))
+        return macro_recall(rows) if task.positive is None else recall_of(rows, task.positive)
