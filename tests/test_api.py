@@ -1,5 +1,7 @@
 """What a notebook types."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,30 @@ def test_the_example_of_the_design(tmp_path):
     assert "<table" in run._repr_html_()
     reopened = palpate.Run.open(tmp_path / "run")
     assert reopened.summary().to_dicts() == run.summary().to_dicts()
+
+
+def test_the_readme_example_runs_as_written(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    first, second = readme.split("```python\n")[1:3]
+    code = first.split("```")[0].replace('"trials": 500', '"trials": 5')
+    monkeypatch.chdir(tmp_path)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 2)).eval()
+    names = {"module": module}
+
+    exec(code, names)
+    batch = names["dataset"].batch(range(4))
+    names.update(images=batch.images, references=batch.references)
+    exec(second.split("```")[0], names)
+
+    assert (tmp_path / "report.html").exists()
+    assert names["adversarial"].shape == batch.images.shape
+
+
+def test_targets_need_a_name_each(tmp_path):
+    twice = [palpate.wrap(network(), task=TASK)] * 2
+
+    with pytest.raises(TargetError, match="expected a name each"):
+        palpate.audit(twice, samples(), ["fgsm"], store=tmp_path)
 
 
 def test_targets_must_share_the_datasets_task_and_bounds(tmp_path):

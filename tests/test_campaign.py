@@ -200,3 +200,32 @@ def test_interrupt_is_exit_130_and_resumable(audit_file, tmp_path):
     assert process.returncode == 130
     assert errors.strip() == "interrupted; run the same command again to go on"
     assert len(list(store.glob("cells/*.json"))) == 6
+
+
+def test_defences_and_targets_that_share_a_name_are_kept_apart(audit_file, tmp_path):
+    """Each is compared with its own clean cell; nothing is pooled under one label."""
+    text = audit_file.read_text()
+    line = next(part for part in text.splitlines() if "name: module" in part)
+    two = [
+        line.replace("label: small", "label: A"),
+        line.replace("label: small", "label: A"),
+        line.replace("label: small", 'label: "A 2"'),
+    ]
+    audit_file.write_text(
+        text.replace(line, "\n".join(two))
+        + "defences: [{name: input_filter}, {name: input_filter, kind: bit_depth, bits: 1}]\n"
+    )
+    record = drive(resolved(audit_file, "perturbations=[fgsm]"), tmp_path / "run")
+
+    assert {c.target for c in record.cells} == {"A", "A 2", "A 2 2"}
+    assert {c.defence for c in record.cells} == {
+        "input_filter (default)",
+        "input_filter (kind bit_depth, bits 1)",
+    }
+    assert len(record.cells) == 12  # three labels on one network share their cell files
+    assert len(list((tmp_path / "run" / "cells").iterdir())) == 4
+
+
+def test_a_renamed_target_is_another_audit(audit_file, run):
+    with pytest.raises(StoreError, match="holds another audit"):
+        drive(resolved(audit_file, "targets.0.label=renamed"), run)

@@ -6,7 +6,7 @@ import palpate
 from palpate import registry
 from palpate.contracts.oracles import batch, probe
 from palpate.evaluation import evaluate, on_grid
-from palpate.outcome import Verdict
+from palpate.outcome import Status, Verdict
 from palpate.scoring import scores
 from palpate.types import Bounds, Prediction, Segmentation
 
@@ -104,8 +104,16 @@ def test_an_attack_below_half_a_grey_level_does_not_survive_storage():
     kept = evaluate(probe(), [grey], perturbation=fgsm).outcomes
     stored = evaluate(probe(), [grey], perturbation=fgsm, storage="uint8").outcomes
 
-    assert all(o.linf > 0.001 for o in kept)
-    assert all(o.linf == 0 for o in stored)
+    assert all(o.linf > 0.001 and o.status is Status.OK for o in kept)
+    assert all(o.linf == 0 and o.status is Status.NO_MOVE for o in stored)
+
+
+def test_storage_never_overspends_a_budget():
+    fgsm = registry.create("attacks", "fgsm", {"epsilon": "1.6/255"})
+
+    stored = evaluate(probe(), [batch(4)], perturbation=fgsm, storage="uint8").outcomes
+
+    assert all(o.linf == pytest.approx(1 / 255, abs=1e-6) for o in stored)
 
 
 def test_gallery_holds_exact_arrays_of_the_worst_cases():

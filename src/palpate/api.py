@@ -96,13 +96,10 @@ def wrap(
         raise TargetError(
             f"{name or type(module).__name__}: expected a model in evaluation mode; call .eval()"
         )
-    legal = Bounds(*bounds)
-    if not legal.low < legal.high:
-        raise TargetError(f"bounds: expected low < high, got {tuple(legal)}")
     return Target(
         module=module,
         task=task,
-        bounds=legal,
+        bounds=Bounds(*bounds),
         mean=tuple(mean),
         std=tuple(std),
         name=name or type(module).__name__,
@@ -162,6 +159,8 @@ def audit(
                 f"{one.name}: expected the dataset's task and bounds {dataset.task},"
                 f" {tuple(dataset.bounds)}, got {one.task}, {tuple(one.bounds)}"
             )
+    if len({one.name for one in targets}) < len(targets):
+        raise TargetError(f"targets: expected a name each, got {[one.name for one in targets]}")
     placed = _placed(perturbations)
     config = AuditConfig.model_validate(
         {

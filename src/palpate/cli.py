@@ -193,7 +193,9 @@ def _run(
     from palpate import config
     from palpate.campaign.plan import resolve
 
-    audit = resolve(config.load(path, overrides), path.parent.resolve(), limit)
+    base = path.parent.resolve()
+    sys.path.insert(0, str(base))  # a user's own factory lies beside the audit file
+    audit = resolve(config.load(path, overrides), base, limit)
     if dry_run:
         _dry(audit, json=json)
         return

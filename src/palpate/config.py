@@ -42,8 +42,8 @@ class AuditConfig(BaseModel):
         perturbations: specs; a list as a parameter's value is a sweep.
         metrics: names; empty for the task's usual ones.
         statistics: confidence level and resamples.
-        storage: `float32` scores perturbed images as computed; `uint8` rounds them to the 8-bit
-            grid of the bounds first, as a file or display would.
+        storage: `float32` scores perturbed images as computed; `uint8` puts them on the 8-bit grid
+            of the bounds first, as a file would hold them, rounding towards the clean image.
         gallery: worst cases kept per cell for the report.
         batch_size: samples per forward pass; no effect on results beyond rounding.
     """
@@ -109,6 +109,9 @@ def parse(data: Any, *, where: str = "audit") -> AuditConfig:
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
     _check_components(config, where)
+    shown = [registry.canonical(spec) for spec in config.defences]
+    if len(set(shown)) < len(shown):
+        raise ConfigError(f"{where}: defences: expected each once, got one twice")
     return config
 
 
@@ -124,7 +127,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"cannot read {path}: {error}") from None
     try:
         return yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError) as error:  # TypeError: a key that is a list
         raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palpate.attacks._projection import size
-from palpate.outcome import Outcome, Verdict
+from palpate.outcome import Outcome, Status, Verdict
 from palpate.perturbation import Perturbation, World
 from palpate.scoring import scores
 from palpate.targets.base import Target
@@ -82,8 +82,8 @@ def evaluate(
         batches: samples in order.
         perturbation: None for the clean cell.
         seed: campaign seed; every draw hangs on it, the perturbation and the sample ids.
-        storage: "float32", or "uint8" to round perturbed images to the 8-bit grid of the bounds
-            before they are judged.
+        storage: "float32", or "uint8" to judge every image as an 8-bit file would hold it; a
+            change is rounded towards the clean image, so that no budget is overspent.
         gallery: how many worst cases to keep as images.
         study: samples that a search may look at before it meets any batch; the same whatever the
             batch size.
@@ -98,9 +98,12 @@ def evaluate(
     if perturbation is not None and study is not None:
         entering = perturbation.fitted(target, study)
     for batch in batches:
-        clean = batch.with_images(batch.images.to(target.device))
+        images = batch.images.to(target.device)
+        clean = batch.with_images(
+            images if storage == "float32" else on_grid(images, target.bounds)
+        )
         for trial, golden, entered in _worlds(target, clean, entering, seed):
-            world = _stored(entered, storage)
+            world = entered if storage == "float32" else _stored(entered, clean.images)
             found = _outcomes(clean, golden, world, trial)
             notes.setdefault(trial, world.notes)
             outcomes += found
@@ -124,18 +127,37 @@ def _worlds(
                 yield trial, golden, world
 
 
-def _stored(world: World, storage: str) -> World:
-    if storage == "float32":
-        return world
-    images = on_grid(world.batch.images, world.target.bounds)
-    last = None if world.last is None else on_grid(world.last, world.target.bounds)
-    return world._replace(batch=world.batch.with_images(images), last=last)
+def _stored(world: World, clean: Images) -> World:
+    bounds = world.target.bounds
+    images = on_grid(world.batch.images, bounds, clean=clean)
+    if world.last is None:
+        return world._replace(batch=world.batch.with_images(images))
+    # an attack that storage undoes has not attacked, whatever it did before
+    same = (images == clean).flatten(1).all(dim=1).tolist()
+    undone = zip(world.status, same, strict=True)
+    status = tuple(Status.NO_MOVE if s and old is Status.OK else old for old, s in undone)
+    last = on_grid(world.last, bounds, clean=clean)
+    return world._replace(batch=world.batch.with_images(images), last=last, status=status)
 
 
-def on_grid(images: Images, bounds: Bounds) -> Images:
-    """Round to the 256 grey levels between the bounds, as an 8-bit file would store them."""
+def on_grid(images: Images, bounds: Bounds, *, clean: Images | None = None) -> Images:
+    """Put images on the 256 grey levels between the bounds, as an 8-bit file holds them.
+
+    Args:
+        images: within the bounds.
+        bounds: legal range.
+        clean: images on the grid to round towards; to the nearest level without.
+    """
     low, width = bounds.low, bounds.high - bounds.low
-    return (((images - low) / width * 255).round() / 255 * width + low).clamp(*bounds)
+    levels = (images - low) / width * 255
+    if clean is None:
+        whole = levels.round()
+    else:
+        start = ((clean - low) / width * 255).round()
+        # a thousandth of a level is rounding, not a change that was not made
+        change = levels - start
+        whole = start + (change + 1e-3 * change.sign()).trunc()
+    return (whole / 255 * width + low).clamp(*bounds)
 
 
 def _outcomes(clean: Batch, golden: Prediction, world: World, trial: int) -> list[Outcome]:

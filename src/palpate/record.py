@@ -110,8 +110,14 @@ class Record:
                 f"{folder / 'run.json'}: expected schema_version {SCHEMA_VERSION},"
                 f" got {manifest.get('schema_version')!r}"
             )
-        paths = [folder / "cells" / f"{entry['key']}.json" for entry in manifest["plan"]]
-        return cls(folder, manifest, tuple(read_cell(p) for p in paths if p.exists()))
+        found: list[CellRecord] = []
+        for entry in manifest["plan"]:
+            path = folder / "cells" / f"{entry['key']}.json"
+            if path.exists():
+                # a cell is named by its content, so the labels are the plan's, not the file's
+                labels = {name: entry[name] for name in ("target", "defence", "dataset")}
+                found.append(dataclasses.replace(read_cell(path), **labels))
+        return cls(folder, manifest, tuple(found))
 
     def samples(self, cell: CellRecord) -> Columns:
         """Outcomes of one cell as columns, in the order of (trial, sample).

@@ -29,7 +29,11 @@ _FRACTION = re.compile(r"\s*([0-9.]+)\s*/\s*([0-9.]+)\s*")
 
 def _parse_fraction(value: Any) -> Any:
     match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
-    return float(match[1]) / float(match[2]) if match else value
+    if match is None:
+        return value
+    if float(match[2]) == 0:
+        raise ValueError(f"expected a number or a fraction, got {value!r}")
+    return float(match[1]) / float(match[2])
 
 
 Number = Annotated[float, BeforeValidator(_parse_fraction)]
@@ -100,6 +104,9 @@ def create(
         component = TypeAdapter(cls).validate_python(given)
     except ValidationError as error:
         raise ConfigError(f"{name}: {_first_line(error)}") from None
+    for key, value in given.items():
+        if isinstance(value, bool) and not isinstance(getattr(component, key), bool):
+            raise ConfigError(f"{name}: {key}: expected a number, got {value}")
     return _absolute(component, base) if base is not None else component
 
 

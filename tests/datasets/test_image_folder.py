@@ -110,6 +110,24 @@ def test_mistakes_in_the_manifest_are_named(folder):
             load(folder, manifest=str(manifest), classes=["benign"])
 
 
+def test_arrays_that_are_none_are_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "bad.NPY").write_bytes(b"no array")
+    np.save(tmp_path / "a" / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "a" / "small.npy", np.zeros((4, 4), np.float32))
+    samples = load(tmp_path, size=8)
+
+    for index, message in (
+        (0, "bad.NPY: cannot be read"),
+        (1, "object.npy: cannot be read"),
+        (2, "8 x 8"),
+    ):
+        with pytest.raises(DataError, match=message):
+            samples.batch([index])
+    with pytest.raises(DataError, match="expected low < high"):
+        load(tmp_path, bounds=[1, 0])
+
+
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="expected a folder at"):
         load(tmp_path / "nowhere")

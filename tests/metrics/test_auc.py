@@ -45,7 +45,8 @@ def test_a_sample_without_output_has_the_worst_rank_whichever_class_it_is(make_r
 def test_several_trials_are_averaged_and_not_pooled(make_rows, binary, value):
     rng = np.random.default_rng(3)
     reference = rng.integers(0, 2, 20)
-    chances = np.column_stack([np.zeros(40), np.r_[rng.random(20), 10 + rng.random(20)]])
+    high = np.r_[rng.random(20) / 2, 0.5 + rng.random(20) / 2]
+    chances = np.column_stack([1 - high, high])
     twice = np.tile(reference, 2)
     rows = make_rows(twice, twice, probabilities=chances) | {"trial": np.repeat([0, 1], 20)}
     areas = [roc_auc_score(reference, chances[s, 1]) for s in (slice(20), slice(20, 40))]
@@ -65,3 +66,17 @@ def test_weights_act_like_repeated_samples():
 def test_one_class_only_is_undefined(make_rows, binary, value):
     rows = make_rows([1, 1], [1, 1])
     assert value(Auc().measure(rows, binary), rows) is None
+
+
+def test_confident_answers_are_not_tied(make_rows, binary, value):
+    """P near 1 is coarse in float32: answers that differ must not become equal."""
+    rng = np.random.default_rng(0)
+    reference = rng.integers(0, 2, 400)
+    z = 30 + 8 * (2 * reference - 1) + 8 * rng.normal(size=400)
+    chances = np.stack([1 / (1 + np.exp(z)), 1 / (1 + np.exp(-z))], axis=1).astype(np.float32)
+    rows = make_rows(reference, chances.argmax(axis=1), probabilities=chances)
+
+    assert len(np.unique(chances[:, 1])) < 100
+    assert value(Auc().measure(rows, binary), rows) == pytest.approx(
+        roc_auc_score(reference, z), abs=1e-6
+    )

@@ -112,6 +112,16 @@ def test_digest_sees_weights_structure_and_preprocessing_but_no_names():
     assert target.digest() != digest
 
 
+def test_images_that_the_model_cannot_take_are_named():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
+    with pytest.raises(
+        TargetError, match=r"takes images of shape \(2, 2, 8, 8\), got RuntimeError"
+    ):
+        palpate.wrap(module, task=TWO).preflight(batch(2))
+
+
 def test_bounds_must_not_be_empty():
+    with pytest.raises(TargetError, match="std: expected more than 0"):
+        wrap(lambda x: x, std=(0.0,))
     with pytest.raises(TargetError, match="expected low < high"):
         wrap(lambda x: x, bounds=(1.0, 1.0))

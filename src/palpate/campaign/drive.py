@@ -56,9 +56,11 @@ def drive(
     chosen = Engines.load(engine)
     plan = make_plan(audit)
     open_run(folder, audit, plan, command=command)
-    waiting = [cell for cell in plan.cells if not is_done(folder, cell.key)]
+    # two labels on one model share their cells
+    once = {cell.key: cell for cell in plan.cells}
+    waiting = [cell for key, cell in once.items() if not is_done(folder, key)]
     tell = watch or _ignore
-    done, total = len(plan.cells) - len(waiting), len(plan.cells)
+    done, total = len(once) - len(waiting), len(once)
     tell(Progress(done, total))
     for finished in chosen.run(waiting, lambda: Worker(audit, folder)):
         done += 1

@@ -145,7 +145,7 @@ def make_plan(audit: Audit) -> Plan:
                 else:
                     cells.append(cell)
     shown = audit.config.model_dump(include={"metrics", "statistics"}, mode="json")
-    identity = _sha([*(c.key for c in cells), shown])
+    identity = _sha([*([c.key, c.entry["target"], c.entry["defence"]] for c in cells), shown])
     return Plan(tuple(cells), tuple(refused), identity, data_digest, tuple(digests))
 
 
@@ -176,7 +176,7 @@ def _cell(
     }
     entry = {
         "target": audit.targets[index].name,
-        "defence": defence["name"],
+        "defence": _defence_label(defence, audit.config.defences),
         "dataset": audit.samples.label,
         "family": family,
         "perturbation": name,
@@ -187,13 +187,26 @@ def _cell(
 
 def _labelled(specs: Sequence[Spec]) -> list[Spec]:
     """Give targets that would share a label in the tables a number each."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     labelled: list[Spec] = []
     for spec in specs:
-        label = configuration.build("targets", spec).label or spec["name"]
-        seen[label] = seen.get(label, 0) + 1
-        labelled.append(spec if seen[label] == 1 else {**spec, "label": f"{label} {seen[label]}"})
+        source = configuration.build("targets", spec)
+        label = wanted = source.label or source.default_label()
+        number = 1
+        while label in taken:
+            number += 1
+            label = f"{wanted} {number}"
+        taken.add(label)
+        labelled.append({**spec, "label": label})
     return labelled
+
+
+def _defence_label(defence: Spec, others: Sequence[Spec]) -> str:
+    """The name, with the parameters where the audit has the component more than once."""
+    if sum(other["name"] == defence["name"] for other in others) == 1:
+        return defence["name"]
+    settings = ", ".join(f"{k} {v}" for k, v in defence.items() if k != "name")
+    return f"{defence['name']} ({settings or 'default'})"
 
 
 def _card(weights: Path | None) -> dict[str, Any] | None:

@@ -50,6 +50,10 @@ class ImageFolder(Dataset):
     size: int | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
 
+    def __post_init__(self) -> None:
+        if not self.bounds[0] < self.bounds[1]:
+            raise DataError(f"image_folder: bounds: expected low < high, got {self.bounds}")
+
     @override
     def _read(self) -> Samples:
         if not self.path.is_dir():
@@ -120,7 +124,7 @@ class ImageFolder(Dataset):
         return np.stack(images)
 
     def _open(self, path: Path) -> NDArray[np.float32]:
-        array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else self._pixels(path)
+        array = self._numbers(path) if path.suffix.lower() == ".npy" else self._pixels(path)
         if array.ndim == 2:
             array = array[..., None]
         if array.ndim != 3 or array.shape[2] not in (1, 3):
@@ -131,6 +135,18 @@ class ImageFolder(Dataset):
         if scale is not None:
             values = values / np.float32(scale) * np.float32(high - low) + np.float32(low)
         return values.transpose(2, 0, 1)
+
+    def _numbers(self, path: Path) -> NDArray[Any]:
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read as an array: {error}") from None
+        if self.size is not None and array.shape[:2] != (self.size, self.size):
+            raise DataError(
+                f"{path}: expected {self.size} x {self.size}, got {array.shape}; .npy files are not"
+                " resized"
+            )
+        return array
 
     def _pixels(self, path: Path) -> NDArray[Any]:
         try:

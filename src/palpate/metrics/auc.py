@@ -18,6 +18,8 @@ from palpate.metrics.base import (
     Values,
 )
 
+_NEAR_ONE = 0.999
+
 
 @final
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Auc(Metric):
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
         positive = _positives(rows, task)
-        scores = _scores(rows, positive)
+        scores = _scores(rows, positive, task)
         trials = [rows["trial"] == trial for trial in np.unique(rows["trial"])]
         per_label = np.minimum(positive.sum(axis=0), (~positive).sum(axis=0))
         usable = np.flatnonzero(per_label > 0)
@@ -91,12 +93,26 @@ def _positives(rows: Rows, task: TaskInfo) -> NDArray[np.bool_]:
     return references[:, :1] == np.array(labels)
 
 
-def _scores(rows: Rows, positive: NDArray[np.bool_]) -> Values:
+def _scores(rows: Rows, positive: NDArray[np.bool_], task: TaskInfo) -> Values:
     probabilities = rows["probabilities"].astype(np.float64)
     worst = np.where(positive, -np.inf, np.inf)
     if probabilities.shape[1] == 0:
         return worst
     binary = positive.shape[1] == 1 < probabilities.shape[1]
+    if task.kind != "multi_label":
+        probabilities = _apart(probabilities)
     chosen = probabilities[:, 1:2] if binary else probabilities
-    lost = ~rows["finite"].astype(bool)[:, None] | ~np.isfinite(chosen)
+    lost = ~rows["finite"].astype(bool)[:, None] | np.isnan(chosen)
     return np.where(lost, worst, chosen)
+
+
+def _apart(probabilities: Values) -> Values:
+    """Log odds that stay apart near 1, where float32 is coarse and would make ties.
+
+    There the others' sum is used, which is small and therefore fine.
+    """
+    others = probabilities @ (1.0 - np.eye(probabilities.shape[1]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        plain = np.log(probabilities) - np.log1p(-probabilities)
+        near_one = np.log1p(-others) - np.log(others)
+    return np.where(probabilities > _NEAR_ONE, near_one, plain)

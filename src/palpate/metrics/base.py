@@ -92,11 +92,13 @@ class Functional:
         evaluate: weights (resamples, rows) -> values (resamples,), NaN where undefined.
         rows: number of rows.
         smallest: rows of the smallest group that the value rests on (the rarest class).
+        no_interval: why resampling would give no honest interval; empty where it does.
     """
 
     evaluate: Callable[[Values], Values]
     rows: int
     smallest: int
+    no_interval: str = ""
 
 
 Measurement = Share | Macro | Ratio | Functional

@@ -27,7 +27,9 @@ class Ece(Metric):
 
     Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, equation 3. Bins are
     [a, b), the last one closed. A sample without finite output counts as fully confident and wrong.
-    Biased upwards for few samples, which the interval corrects for only in part.
+    Biased upwards for few samples: in a simulation with 156 samples a bootstrap interval missed the
+    truth in 15 % to all of the repetitions, so it carries none, and says instead what a perfectly
+    calibrated model with the same confidences would show.
 
     Attributes:
         bins: number of bins.
@@ -39,7 +41,8 @@ class Ece(Metric):
     meaning: ClassVar[str] = (
         "Expected calibration error: mean gap between the confidence of the decided class and the"
         " share decided rightly, over 15 equal bins of confidence. 0 is perfect. A non-finite"
-        " output counts as fully confident and wrong."
+        " output counts as fully confident and wrong. Too high for few samples, hence without an"
+        " interval: compare it with what perfect calibration would show."
     )
 
     bins: int = 15
@@ -63,4 +66,14 @@ class Ece(Metric):
         def evaluate(weights: Values) -> Values:
             return np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
 
-        return Functional(evaluate, len(hits), len(hits))
+        low, high = _if_perfect(confidence, member)
+        reason = f"no interval: biased; perfect calibration would show {low:.3f} to {high:.3f}"
+        return Functional(evaluate, len(hits), len(hits), reason)
+
+
+def _if_perfect(confidence: Values, member: Values) -> tuple[float, float]:
+    """Middle 95 % of the error if each sample were right with the probability it states."""
+    draws = np.random.default_rng(0).random((500, len(confidence))) < confidence
+    errors = np.abs((confidence - draws) @ member).sum(axis=1) / len(confidence)
+    low, high = np.quantile(errors, [0.025, 0.975])
+    return float(low), float(high)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from palpate.record import Record
 from palpate.report import words
+from palpate.report.fault_words import measured, silent, worst_fault
 from palpate.report.ladders import Ladder, models_of
 from palpate.report.one_answer import belongs, one_answer
 from palpate.statistics._check import Check
@@ -191,8 +192,8 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
         stuck = words.plural(len(steps) - len(known), "setting")
         said += f"; {stuck} without a number ({why})"
     if family == "faults":
-        silent = _silent(model, evidence.summary)
-        said = f"{silent}; {said}{_worst_fault(model, evidence.worst)}"
+        rate = silent(model, evidence.summary)
+        said = f"{rate}; {said}{worst_fault(model, evidence.worst)}"
         return Line(name, _fault_finding(model, clean, evidence), said)
     finding = _finding(row, clean, difference, evidence)
     classes = len(evidence.record.manifest["dataset"]["task"]["classes"])
@@ -203,32 +204,9 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
 
 
 def _left(row: Row, ladder: Ladder, text: str) -> str:
-    value = f"{words.number(row.value)} {words.interval(row.low, row.high)}"
     measure = "Dice" if row.metric == "dice" else "right"
     dose = f", {words.dose_title(ladder.dose)} {text}" if ladder.dose else ""
-    return f"{value} {measure} under {ladder.title}{dose}"
-
-
-def _silent(model: str, summary: Summary) -> str:
-    found = summary.find(metric="sdc_rate")
-    if not (rates := [r for r in found if belongs(r, model) and r.value is not None]):
-        return "no rate of silent changes"
-    row = min(rates, key=lambda r: (r.high or 1.0) - (r.low or 0.0))  # the best known one
-    ends = words.interval(row.low, row.high)
-    under = words.spaced(row.perturbation)
-    return f"{words.number(row.value)} {ends} of decisions silently changed under {under}"
-
-
-def _worst_fault(model: str, worst: Table[WorstFault]) -> str:
-    own = worst.find(target=model)
-    if not own:
-        return "; no single fault changed a decision"
-    one = min(own, key=lambda w: w.score - w.clean)
-    return (
-        f"; the worst single fault ({one.site}) takes the score from {words.number(one.clean)} to"
-        f" {words.number(one.score)}"
-        + (f", noticed in {words.number(one.due)} of the images" if one.due else ", unnoticed")
-    )
+    return f"{measured(row)} {measure} under {ladder.title}{dose}"
 
 
 def _finding(

@@ -52,6 +52,8 @@ def functional(
     if np.isnan(value):
         return undefined(confidence, n=n, why="undefined: one class only")
     value = float(np.clip(value, 0.0, 1.0))
+    if measured.no_interval:
+        return Estimate(value, None, None, confidence, n, float(count), measured.no_interval)
     units = max(1.0, measured.smallest * min(1.0, count / n))
     if count > _MANY_CASES:
         return _jackknifed(measured, design, value, confidence=confidence, units=units, rng=rng)

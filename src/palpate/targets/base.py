@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from palpate import registry
-from palpate.errors import TargetError
+from palpate.errors import PalpateError, TargetError
 from palpate.targets._checkpoint import fit_state, load_state
 from palpate.types import (
     Batch,
@@ -46,6 +46,12 @@ class Target:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     name: str = "model"
+
+    def __post_init__(self) -> None:
+        if not self.bounds.low < self.bounds.high:
+            raise TargetError(f"bounds: expected low < high, got {tuple(self.bounds)}")
+        if not all(s > 0 for s in self.std):
+            raise TargetError(f"{self.name}: std: expected more than 0, got {self.std}")
 
     @property
     def device(self) -> torch.device:
@@ -91,7 +97,16 @@ class Target:
         Raises:
             TargetError: training mode, wrong class count, or a non-finite output on clean input.
         """
-        prediction = self.predict(batch)
+        try:
+            prediction = self.predict(batch)
+        except PalpateError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise TargetError(
+                f"{self.name}: expected a model that takes images of shape"
+                f" {tuple(batch.images.shape)}, got {type(error).__name__}: {reason}"
+            ) from error
         if not bool(prediction.finite.all()):
             bad = [
                 s for s, ok in zip(batch.samples, prediction.finite.tolist(), strict=True) if not ok

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,8 @@ class Module(TargetSource):
     """The nn.Module that `factory(**arguments)` returns. The factory is your own code and is run.
 
     Attributes:
-        factory: "package.module:function", or "path/to/file.py:function" from the working folder.
+        factory: "package.module:function", or "path/to/file.py:function"; looked for in the audit
+            file's folder, the working folder and wherever Python imports from.
         arguments: keyword arguments of the factory.
     """
 
@@ -33,10 +35,10 @@ class Module(TargetSource):
         if not place or not name:
             raise TargetError(f"factory: expected 'module:function', got {self.factory!r}")
         try:
-            maker = getattr(_imported(place), name)
-        except (ImportError, AttributeError, OSError) as error:
-            raise TargetError(f"factory {self.factory!r}: {error}") from None
-        network = maker(**self.arguments)
+            network = getattr(_imported(place), name)(**self.arguments)
+        except Exception as error:
+            kind = type(error).__name__
+            raise TargetError(f"factory {self.factory!r}: {kind}: {error}") from error
         if not isinstance(network, nn.Module):
             raise TargetError(
                 f"factory {self.factory!r}: expected an nn.Module, got {type(network).__name__}"
@@ -51,7 +53,8 @@ class Module(TargetSource):
 def _imported(place: str) -> ModuleType:
     if not place.endswith(".py"):
         return importlib.import_module(place)
-    path = Path(place)
+    roots = [Path(), *map(Path, sys.path)]
+    path = next((root / place for root in roots if (root / place).is_file()), Path(place))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ImportError(f"no such file {place}")

@@ -1,0 +1,40 @@
+"""What faults did, in words."""
+
+import orjson
+
+from palpate.report import words
+from palpate.report.one_answer import belongs
+from palpate.statistics.strata import WorstFault
+from palpate.statistics.summary import Row, Summary
+from palpate.statistics.table import Table
+
+
+def silent(model: str, summary: Summary) -> str:
+    """The best known rate of silent changes, and of non-finite outputs in the same cell."""
+    found = summary.find(metric="sdc_rate")
+    if not (rates := [r for r in found if belongs(r, model) and r.value is not None]):
+        return "no rate of silent changes"
+    row = min(rates, key=lambda r: (r.high or 1.0) - (r.low or 0.0))  # the best known one
+    said = f"{measured(row)} of decisions silently changed"
+    for due in summary.find(metric="due_rate", cell=row.cell):
+        said += f" and {measured(due)} lost to non-finite output"
+    setting = words.setting_words(orjson.loads(row.setting))
+    return f"{said} under {words.spaced(row.perturbation)} ({setting})"
+
+
+def measured(row: Row) -> str:
+    """A value with its interval."""
+    return f"{words.number(row.value)} {words.interval(row.low, row.high)}"
+
+
+def worst_fault(model: str, worst: Table[WorstFault]) -> str:
+    """What the worst single fault of the run did."""
+    own = worst.find(target=model)
+    if not own:
+        return "; no single fault changed a decision"
+    one = min(own, key=lambda w: w.score - w.clean)
+    return (
+        f"; the worst single fault ({one.site}) takes the score from {words.number(one.clean)} to"
+        f" {words.number(one.score)}"
+        + (f", noticed in {words.number(one.due)} of the images" if one.due else ", unnoticed")
+    )
