@@ -14,6 +14,7 @@ from palpate import cli
 def palpate(monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["palpate", *map(str, words)])
+        monkeypatch.setattr(sys, "path", list(sys.path))  # a run adds the audit file's folder
         with pytest.raises(SystemExit) as end:
             cli.main()
         out, err = capsys.readouterr()
@@ -62,6 +63,16 @@ def test_dry_run_lists_the_cells_and_runs_none(palpate, audit_file, tmp_path):
     assert not (tmp_path / "r").exists()
     code, out, _ = palpate("run", audit_file, "--dry-run", "--json")
     assert len(json.loads(out)) == 7
+
+
+@pytest.mark.parametrize("place", ["network", "network.py"])
+def test_a_factory_beside_the_audit_file_is_found(palpate, audit_file, place):
+    other = edited(audit_file, str(audit_file.with_name("network.py")), place)
+
+    code, out, err = palpate("run", other, "--dry-run", "--limit", 4)
+
+    assert (code, err) == (0, "")
+    assert "7 cells" in out
 
 
 def test_report_is_rebuilt_from_the_record(palpate, audit_file, tmp_path):
