@@ -85,3 +85,12 @@ def test_nothing_to_do_is_said(tmp_path):
     for nothing in ([], [{"epsilon": 1}]):
         with pytest.raises(ConfigError, match="expected"):
             palpate.audit(target, samples(), nothing, store=tmp_path)
+
+
+def test_misspelt_defences_and_metrics_are_refused_before_compute(tmp_path):
+    target = palpate.wrap(network(), task=TASK)
+
+    for wrong in ({"defences": [{"name": "input_filtre"}]}, {"metrics": ["acuracy"]}):
+        with pytest.raises(ConfigError, match="did you mean"):
+            palpate.audit(target, samples(), ["fgsm"], store=tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()

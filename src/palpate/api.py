@@ -10,7 +10,13 @@ from torch import nn
 from palpate import registry
 from palpate.campaign.drive import Watch, drive
 from palpate.campaign.plan import Audit, Placed, expand
-from palpate.config import NO_DEFENCE, AuditConfig, Spec, StatisticsConfig
+from palpate.config import (
+    NO_DEFENCE,
+    AuditConfig,
+    Spec,
+    StatisticsConfig,
+    check_defences_and_metrics,
+)
 from palpate.datasets.base import Samples
 from palpate.errors import ConfigError, TargetError
 from palpate.perturbation import Perturbation
@@ -175,6 +181,7 @@ def audit(
             "batch_size": batch_size,
         }
     )
+    check_defences_and_metrics(config)
     sources = tuple(dict(spec) for spec in config.targets)
     built = Audit(config, dataset, targets, sources, tuple(placed))
     return Run(drive(built, Path(store), command="palpate.audit(...)", watch=watch))

@@ -170,20 +170,29 @@ def build(family: str, spec: Mapping[str, Any], base: Path | None = None) -> Any
     return registry.create(family, spec["name"], parameters, base=base)
 
 
+def check_defences_and_metrics(config: AuditConfig) -> None:
+    """Refuse names and parameters that do not exist.
+
+    Raises:
+        ConfigError: with the nearest names.
+    """
+    for spec in config.defences:
+        if spec != NO_DEFENCE:
+            build("defences", spec)
+    for name in config.metrics:
+        registry.load("metrics", name)
+
+
 def _check_components(config: AuditConfig, where: str) -> None:
     try:
         build("datasets", config.dataset)
         for spec in config.targets:
             build("targets", spec)
-        for spec in config.defences:
-            if spec != NO_DEFENCE:
-                build("defences", spec)
+        check_defences_and_metrics(config)
         for spec in config.perturbations:
             family = perturbation_family(spec["name"])
             for one in sweep(family, spec):
                 build(family, one)
-        for name in config.metrics:
-            registry.load("metrics", name)
     except ConfigError as error:
         raise type(error)(f"{where}: {error}") from None
 
