@@ -148,3 +148,21 @@ def test_empty_masks_follow_the_written_policy(predicted, expected, dice):
     found = scores(Prediction(planes, task), torch.tensor(expected).reshape(1, 1, 1, 2))
 
     assert found.item() == pytest.approx(dice)
+
+
+def test_storage_changes_nothing_for_faults_in_the_model():
+    """The images are not the fault's: same decisions, and no pictures of unchanged images."""
+    fault = registry.create("faults", "weight_bit_flip", {"trials": 20, "bits": [30]})
+    grey = batch(6)
+    grey = grey.with_images((grey.images * 255).round() / 255)
+
+    kept, stored = (
+        evaluate(probe(), [grey], perturbation=fault, storage=storage, gallery=3)
+        for storage in ("float32", "uint8")
+    )
+
+    assert {o.verdict for o in kept.outcomes} > {Verdict.MASKED}
+    assert [(o.verdict, o.decision) for o in kept.outcomes] == [
+        (o.verdict, o.decision) for o in stored.outcomes
+    ]
+    assert kept.images == stored.images == {}

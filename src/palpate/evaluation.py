@@ -128,6 +128,8 @@ def _worlds(
 
 
 def _stored(world: World, clean: Images) -> World:
+    if world.batch.images is clean:
+        return world  # a fault in the model: nothing new to store, nothing for the gallery
     bounds = world.target.bounds
     images = on_grid(world.batch.images, bounds, clean=clean)
     if world.last is None:

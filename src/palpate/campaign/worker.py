@@ -3,10 +3,14 @@
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from palpate.campaign.plan import Audit, Cell, protect
 from palpate.errors import StoreError
 from palpate.evaluation import evaluate
+from palpate.outcome import Outcome
 from palpate.record import CellRecord, write_cell
 
 _STUDIED = 64  # samples that a search looks at; fixed, so that the batch size changes no result
@@ -49,7 +53,7 @@ class Worker:
         write_cell(self.folder, record, outcomes, images)
         return record
 
-    def _evaluated(self, cell: Cell):  # noqa: ANN202 - private triple, inferred
+    def _evaluated(self, cell: Cell) -> tuple[CellRecord, list[Outcome], dict[str, NDArray[Any]]]:
         config, samples = self.audit.config, self.audit.samples
         target = protect(self.audit, self.audit.targets[cell.target], cell.defence)
         result = evaluate(
