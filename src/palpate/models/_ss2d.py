@@ -30,7 +30,7 @@ STEP_RANGE: Final = (1e-3, 0.1)
 STEP_FLOOR: Final = 1e-4
 
 
-def _initial_step_bias(shape: tuple[int, ...]) -> Tensor:
+def initial_step_bias(shape: tuple[int, ...]) -> Tensor:
     """Inverse softplus of steps drawn log-uniformly from `STEP_RANGE` (Mamba, section 3.6)."""
     low, high = (math.log(bound) for bound in STEP_RANGE)
     steps = torch.exp(torch.rand(shape) * (high - low) + low).clamp(min=STEP_FLOOR)
@@ -59,7 +59,7 @@ class SS2D(nn.Module):
         self.dt_projs_weight = nn.Parameter(
             torch.empty(DIRECTIONS, inner, rank).uniform_(-bound, bound)
         )
-        self.dt_projs_bias = nn.Parameter(_initial_step_bias((DIRECTIONS, inner)))
+        self.dt_projs_bias = nn.Parameter(initial_step_bias((DIRECTIONS, inner)))
         rates = torch.arange(1, d_state + 1, dtype=torch.float32)
         self.A_logs = nn.Parameter(rates.log().repeat(DIRECTIONS * inner, 1))
         self.Ds = nn.Parameter(torch.ones(DIRECTIONS * inner))

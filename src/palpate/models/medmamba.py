@@ -25,7 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from palpate.errors import CheckpointError, UnknownComponent, nearest
+from palpate.models._layers import DropPath, PatchEmbed, PatchMerging, Stage
 from palpate.models._ss2d import SS2D
+from palpate.models._state import plain_state
 
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "tiny": {"depths": (2, 2, 4, 2), "dims": (96, 192, 384, 768)},
@@ -36,53 +38,6 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 STEM_BIAS: Final = 0.5
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: in training, drop whole samples with `probability`, rescale the rest.
-
-    Source: Huang et al., "Deep Networks with Stochastic Depth" (2016), section 3.
-    """
-
-    def __init__(self, probability: float = 0.0) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape in and out; the identity in evaluation mode."""
-        if not self.training or self.probability == 0.0:
-            return x
-        keep = 1.0 - self.probability
-        mask = torch.empty(len(x), *(1,) * (x.ndim - 1), dtype=x.dtype, device=x.device)
-        return x * (mask.bernoulli_(keep) / keep)
-
-
-class PatchEmbed(nn.Module):
-    """Non-overlapping patches of (batch, channel, height, width) to channels-last features."""
-
-    def __init__(self, in_chans: int, width: int, *, patch_size: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_chans, width, kernel_size=patch_size, stride=patch_size)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images in, (batch, height/patch, width/patch, width) out; remainders are dropped."""
-        return self.norm(self.proj(images).permute(0, 2, 3, 1))
-
-
-class PatchMerging(nn.Module):
-    """Each 2x2 neighbourhood to one position with twice the channels; odd rows are dropped."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
-        self.norm = nn.LayerNorm(4 * width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, height, width, channel) to (batch, height//2, width//2, 2*channel)."""
-        height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-        quarters = [x[:, row:height:2, col:width:2] for col in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(quarters, dim=-1)))
 
 
 class SSConvSSM(nn.Module):
@@ -114,21 +69,6 @@ class SSConvSSM(nn.Module):
         scanned = self.drop_path(self.self_attention(self.ln_1(right)))
         convolved = self.conv33conv33conv11(left.permute(0, 3, 1, 2).contiguous())
         return torch.stack((convolved.permute(0, 2, 3, 1), scanned), dim=-1).flatten(-2) + x
-
-
-class Stage(nn.Module):
-    """Blocks of one width, and the merging that follows all stages but the last."""
-
-    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Channels-last features through the stage."""
-        for block in self.blocks:
-            x = block(x)
-        return x if self.downsample is None else self.downsample(x)
 
 
 class MedMamba(nn.Module):
@@ -255,21 +195,16 @@ def official_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict inside a MedMamba checkpoint, ready for `load_state_dict(strict=True)`.
 
     Args:
-        checkpoint: A bare state dict, or one under "model" or "state_dict".
+        checkpoint: A bare state dict, or one under "model", "state_dict" or "model_state_dict".
 
     Raises:
         CheckpointError: if nothing in it is a state dict, or it is of the older layout.
     """
-    state = next((checkpoint[k] for k in ("model", "state_dict") if k in checkpoint), checkpoint)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            "MedMamba: expected a mapping of names to tensors, bare or under 'model' or"
-            f" 'state_dict'; got keys {sorted(map(str, checkpoint))[:5]}"
-        )
+    state = plain_state(checkpoint, who="MedMamba")
     if any("finalconv11" in key for key in state):
         raise CheckpointError(
             "MedMamba: this checkpoint has 'finalconv11' layers, the layout from before April 2024:"
             " its blocks end in a 1x1 convolution instead of a channel shuffle, so its weights"
             " cannot be used in this network; train again or use a checkpoint of the later code"
         )
-    return dict(state)
+    return state
