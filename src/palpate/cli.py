@@ -27,6 +27,7 @@ Store = Annotated[Path | None, typer.Option(help="Run directory.")]
 Limit = Annotated[int | None, typer.Option(help="Keep the first N samples.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run directory.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, may repeat.")]
 
 
 @app.command()
@@ -41,7 +42,7 @@ def run(
     audit: Annotated[Path, typer.Argument(help="Audit file.")],
     store: Store = None,
     limit: Limit = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="a.b=c, may repeat.")] = None,
+    set_: Set = None,
     engine: Annotated[str, typer.Option(help="Who runs the cells.")] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")] = False,
     json: Json = False,
@@ -143,11 +144,14 @@ def doctor() -> None:
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file.")],
     output: Annotated[Path | None, typer.Option(help="Folder of checkpoint and card.")] = None,
+    set_: Set = None,
 ) -> None:
     """Train a network from a recipe; resumable, seeded, with a card beside the checkpoint."""
     from palpate.training.run import train_recipe
 
-    console.say(str(train_recipe(recipe, folder=output, say=console.say)))
+    overrides = tuple(set_ or ())
+    made = train_recipe(recipe, folder=output, overrides=overrides, say=console.say)
+    console.say(str(made))
 
 
 def main() -> None:

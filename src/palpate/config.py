@@ -83,10 +83,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> AuditConfig:
     Raises:
         ConfigError: unreadable, not YAML, a key twice, unknown key or wrong type; names the place.
     """
-    data = read_yaml(path)
-    for override in overrides:
-        _override(data, override)
-    return parse(data, where=path.name)
+    return parse(read_yaml(path, overrides), where=path.name)
 
 
 def parse(data: Any, *, where: str = "audit") -> AuditConfig:
@@ -115,20 +112,27 @@ def parse(data: Any, *, where: str = "audit") -> AuditConfig:
     return config
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> Any:
     """Read a YAML file with the safe loader; a key given twice is an error.
 
+    Args:
+        path: YAML file.
+        overrides: `a.b=c` settings, as in `load`.
+
     Raises:
-        ConfigError: missing, not text, not YAML, or a duplicate key.
+        ConfigError: missing, not text, not YAML, a duplicate key, or no place for an override.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        data = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, TypeError) as error:  # TypeError: a key that is a list
         raise ConfigError(f"{path.name}: {' '.join(str(error).split())}") from None
+    for override in overrides:
+        _override(data, override, path.name)
+    return data
 
 
 def sweep(family: str, spec: Mapping[str, Any]) -> list[Spec]:
@@ -204,7 +208,7 @@ def _as_spec(value: Any) -> Any:
     return spec
 
 
-def _override(data: Any, override: str) -> None:
+def _override(data: Any, override: str, where: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
         raise ConfigError(f"--set: expected key=value, got {override!r}")
@@ -215,7 +219,7 @@ def _override(data: Any, override: str) -> None:
             place = place[int(part)] if isinstance(place, list) else place[part]
         place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
     except (KeyError, IndexError, ValueError, TypeError, yaml.YAMLError):
-        raise ConfigError(f"--set: no such place {key!r} in the audit file") from None
+        raise ConfigError(f"--set: no such place {key!r} in {where}") from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
 from torch import nn
 
 from palpate.errors import ConfigError, DataError
 from palpate.training import Examples, fit, load_recipe, train
 from palpate.training.card import tensors_digest
+from palpate.training.intervals import intervals
 from palpate.training.recipe import parse_recipe
 from palpate.training.scores import predict, scores
 
@@ -135,6 +137,40 @@ def test_best_epoch_by_validation_is_kept(select_by, key, best):
     assert again[select_by] == pytest.approx(found.curve[found.epoch - 1][key])
 
 
+@pytest.mark.parametrize("epochs", [8, 100])
+def test_steps_is_the_schedule_of_the_medmnist_benchmark(epochs):
+    parameter = nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([parameter], 1e-2)
+    milestones = [epochs // 2, epochs * 3 // 4]
+    peer = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, gamma=0.1)
+    expected = []
+    for _ in range(epochs):
+        optimiser.step()
+        expected.append(peer.get_last_lr()[0])
+        peer.step()
+    found = fitted(recipe(schedule="steps", epochs=epochs, batch_size=70, ema=None))
+    assert [row["learning_rate"] for row in found.curve] == pytest.approx(expected)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_device_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="device: expected a CUDA device, got none"):
+        run(recipe(device="cuda"), tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_trains_and_goes_on_on_a_cuda_device(tmp_path):
+    def stop(epoch, row):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(device="cuda"), tmp_path, progress=stop)
+    card = run(recipe(device="cuda"), tmp_path)
+    assert [row["epoch"] for row in card["curve"]] == [1, 2, 3, 4]
+    assert card["clean"]["test"]["auc"] > 0.9
+
+
 def test_last_epoch_is_kept_when_asked():
     assert fitted(recipe(select_by="last")).epoch == 4
 
@@ -155,7 +191,9 @@ def test_card_says_what_was_made(tmp_path):
         "validation": 40,
         "test": 50,
     }
-    assert card["clean"].keys() == {"validation", "test"}
+    assert card["clean"].keys() == card["intervals"].keys() == {"validation", "test"}
+    for name, (low, high) in card["intervals"]["test"].items():
+        assert low < card["clean"]["test"][name] <= high
     assert card["clean"]["test"]["n"] == 50
     assert len(card["curve"]) == 4
     assert {"python", "torch", "numpy"} <= card["versions"].keys()
@@ -163,6 +201,20 @@ def test_card_says_what_was_made(tmp_path):
     model.load_state_dict(state)
     test = examples(50, 3)
     assert scores(predict(model, test.images, **NORM), test.labels) == card["clean"]["test"]
+
+
+def test_intervals_are_wilson_and_widen_with_cases():
+    labels = torch.arange(200) % 2
+    logits = nn.functional.one_hot(labels, 2).float()
+    logits[:40] = logits[:40].flip(1)  # 40 wrong in a row
+    alone = intervals(logits, labels, classes=("a", "b"))
+    low, high = proportion_confint(160, 200, method="wilson")
+    assert alone["accuracy"] == pytest.approx([low, high])
+    cases = [str(i // 10) for i in range(200)]
+    together = intervals(logits, labels, classes=("a", "b"), cases=cases)
+    for name in ("accuracy", "balanced_accuracy", "auc"):
+        assert together[name][0] < alone[name][0]
+        assert together[name][1] > alone[name][1]
 
 
 def test_batch_norm_never_sees_a_batch_of_one():

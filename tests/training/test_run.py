@@ -40,6 +40,29 @@ def test_a_recipe_becomes_a_checkpoint_that_an_audit_loads(tmp_path):
     assert float(right) == pytest.approx(card["clean"]["test"]["accuracy"], abs=1e-6)
 
 
+def test_settings_reach_the_recipe_and_an_unnamed_output_is_named_after_them(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("output: tiny\n", ""))
+    narrow = (
+        "target={name: timm, model: resnet18, arguments: {channels: [2, 2, 2, 2]}, label: Slim 2}"
+    )
+
+    checkpoint = train_recipe(recipe, overrides=(narrow, "seed=3"), say=print)
+
+    assert checkpoint.name == "slim_2_breastmnist_28.safetensors"
+    card = json.loads(checkpoint.with_suffix(".json").read_text())
+    assert card["seed"] == 3
+    assert card["name"] == card["recipe"]["output"] == "slim_2_breastmnist_28"
+
+
+def test_a_place_that_a_recipe_lacks_is_named(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+
+    with pytest.raises(ConfigError, match=r"--set: no such place 'data\.flag' in recipe\.yaml"):
+        train_recipe(recipe, overrides=("data.flag=bloodmnist",), say=print)
+
+
 def test_mistakes_in_a_recipe_are_named(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("epochs: 1", "epochs: 0"))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from palpate.training.fit import Examples, Fitted
+from palpate.training.intervals import CONFIDENCE
 from palpate.training.recipe import Recipe
 
 PACKAGES = ("palpate", "torch", "numpy", "timm")
@@ -23,7 +24,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         raw = tensor.detach().cpu().contiguous()
         sha.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
-        sha.update(raw.flatten().view(torch.uint8).numpy().tobytes())
+        sha.update(raw.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
@@ -52,6 +53,7 @@ def card(
     parameters: int,
     splits: Mapping[str, Examples],
     clean: Mapping[str, Mapping[str, float]],
+    intervals: Mapping[str, Mapping[str, list[float] | None]],
     classes: tuple[str, ...],
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -64,6 +66,7 @@ def card(
         parameters: Number of trainable parameters.
         splits: The data, for its digest and counts.
         clean: Scores per split, such as `{"validation": {"accuracy": ...}, "test": ...}`.
+        intervals: Low and high end, 95 %, for each split and score that has them.
         classes: Names in the order of the logits.
         mean: Of the normalisation, per channel.
         std: Of the normalisation, per channel.
@@ -81,6 +84,8 @@ def card(
             "std": list(std),
         },
         "clean": {split: dict(values) for split, values in clean.items()},
+        "confidence": CONFIDENCE,
+        "intervals": {split: dict(ends) for split, ends in intervals.items()},
         "parameters": parameters,
         "state_digest": tensors_digest(fitted.state),
         "data": {

@@ -154,6 +154,9 @@ def _rate(recipe: Recipe, done: float) -> float:
         return recipe.learning_rate * done / recipe.warmup_epochs
     if recipe.schedule == "constant":
         return recipe.learning_rate
+    if recipe.schedule == "steps":
+        falls = sum(done > recipe.epochs * share for share in (0.5, 0.75))
+        return recipe.learning_rate * 0.1**falls
     share = (done - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
     return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
 

@@ -17,13 +17,15 @@ class Recipe(BaseModel):
         schema_version: version of this format.
         dataset: `{name: ..., parameters}`; its own split parameter is not given.
         target: `{name: ..., constructor parameters}` without weights.
-        output: name of the checkpoint, without suffix; the caller chooses the folder.
+        output: name of the checkpoint, without suffix; the caller chooses the folder. Empty to name
+            it after target and dataset.
         epochs: passes over the training images.
         batch_size: largest batch; an epoch is cut into batches of equal size, give or take one.
         optimiser: `adamw`, or `sgd` with Nesterov momentum 0.9.
         learning_rate: peak.
         weight_decay: on matrices and kernels; not on biases, norms and what the model excludes.
-        schedule: `cosine` to 0 or `constant`, both after the warm-up.
+        schedule: after the warm-up, `cosine` to 0, `steps` (a tenth from half of the epochs on, a
+            hundredth from three quarters on) or `constant`.
         warmup_epochs: linear rise from 0.
         label_smoothing: share of the target spread over all classes.
         class_balanced: weigh classes by the inverse of their frequency.
@@ -34,6 +36,7 @@ class Recipe(BaseModel):
         select_by: validation score whose best epoch is kept, ties by loss; `last` keeps the last.
         seed: root of initial weights, order, augmentation and dropout.
         threads: torch threads; sums are cut differently for other numbers, so it decides bits.
+        device: where to train; the same bits come back on `cpu` only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,13 +44,13 @@ class Recipe(BaseModel):
     schema_version: Literal[1] = 1
     dataset: Spec
     target: Spec
-    output: str
+    output: str = ""
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=64, ge=2)
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0.0)
     weight_decay: float = Field(default=0.05, ge=0.0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0.0)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     class_balanced: bool = False
@@ -57,6 +60,7 @@ class Recipe(BaseModel):
     select_by: Literal["accuracy", "auc", "loss", "last"] = "loss"
     seed: int = 0
     threads: int = Field(default=1, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -66,13 +70,17 @@ class Recipe(BaseModel):
         return self
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe file.
+
+    Args:
+        path: YAML file.
+        overrides: `a.b=c` settings, c in YAML, such as `dataset.flag=bloodmnist`.
 
     Raises:
         ConfigError: unreadable, not YAML, unknown key, wrong type or value out of range.
     """
-    return parse_recipe(read_yaml(path), where=path.name)
+    return parse_recipe(read_yaml(path, overrides), where=path.name)
 
 
 def parse_recipe(data: Any, *, where: str = "recipe") -> Recipe:

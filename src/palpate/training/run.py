@@ -1,7 +1,9 @@
 """`palpate train recipe.yaml`: the recipe's dataset and target, then `train`."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,19 +14,26 @@ from palpate.datasets.base import Samples
 from palpate.errors import ConfigError
 from palpate.targets.base import TargetSource
 from palpate.training.fit import Epoch, Examples
-from palpate.training.recipe import load_recipe
+from palpate.training.recipe import Recipe, load_recipe
 from palpate.training.train import train
 from palpate.types import Classification
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
-def train_recipe(path: Path, *, folder: Path | None = None, say: Callable[[str], None]) -> Path:
+def train_recipe(
+    path: Path,
+    *,
+    folder: Path | None = None,
+    overrides: tuple[str, ...] = (),
+    say: Callable[[str], None],
+) -> Path:
     """Train what a recipe file describes.
 
     Args:
         path: recipe; its dataset must have a `split` parameter with train, val and test.
         folder: where checkpoint and card go; the recipe's folder by default.
+        overrides: `a.b=c` settings of the recipe.
         say: called with one line per epoch.
 
     Returns:
@@ -33,8 +42,9 @@ def train_recipe(path: Path, *, folder: Path | None = None, say: Callable[[str],
     Raises:
         UsageError: the recipe, the data or an earlier training state does not fit.
     """
-    recipe = load_recipe(path)
+    recipe = load_recipe(path, overrides)
     base = path.parent.resolve()
+    source: TargetSource = config.build("targets", recipe.target, base)
     samples = {
         name: config.build("datasets", {**recipe.dataset, "split": split}, base).load()
         for name, split in _SPLITS.items()
@@ -42,8 +52,8 @@ def train_recipe(path: Path, *, folder: Path | None = None, say: Callable[[str],
     task = samples["train"].task
     if not isinstance(task, Classification):
         raise ConfigError(f"{path.name}: expected a classification dataset, got {task!r}")
+    recipe = _named(recipe, source, samples["train"])
     splits = {name: _examples(part) for name, part in samples.items()}
-    source: TargetSource = config.build("targets", recipe.target, base)
     channels = splits["train"].images.shape[1]
 
     def build() -> nn.Module:
@@ -58,14 +68,25 @@ def train_recipe(path: Path, *, folder: Path | None = None, say: Callable[[str],
         recipe,
         build,
         splits=splits,
+        cases={name: part.cases for name, part in samples.items()},
         classes=task.classes,
         mean=source.mean,
         std=source.std,
         output=output,
         progress=progress,
     )
-    say(f"clean: {card['clean']}")
+    for line in _clean(card):
+        say(line)
     return output.with_name(output.name + ".safetensors")
+
+
+def _named(recipe: Recipe, source: TargetSource, samples: Samples) -> Recipe:
+    """The recipe with an output, such as medmamba_nano_bloodmnist_28."""
+    if recipe.output:
+        return recipe
+    label = f"{source.label or source.default_label()} {samples.label.removesuffix(' train')}"
+    stem = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
+    return recipe.model_copy(update={"output": stem})
 
 
 def _examples(samples: Samples) -> Examples:
@@ -73,3 +94,17 @@ def _examples(samples: Samples) -> Examples:
     if images.dtype != np.uint8:
         raise ConfigError(f"{samples.label}: expected 8-bit images to train on, got {images.dtype}")
     return Examples(torch.from_numpy(images), torch.from_numpy(samples.references))
+
+
+def _clean(card: dict[str, Any]) -> list[str]:
+    """One line per split that was scored."""
+    lines: list[str] = []
+    for split, ends in card["intervals"].items():
+        values = card["clean"][split]
+        shown = (f"{k} {values[k]:.3f} ({_ends(pair)})" for k, pair in ends.items())
+        lines.append(f"{split}, n {values['n']}: {', '.join(shown)}")
+    return lines
+
+
+def _ends(pair: list[float] | None) -> str:
+    return "no interval" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}"

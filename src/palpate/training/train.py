@@ -1,6 +1,6 @@
 """One recipe to one checkpoint with its card."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from palpate.errors import DataError
+from palpate.errors import ConfigError, DataError
 from palpate.training.card import card, write_card
 from palpate.training.fit import Epoch, Examples, fit, seeded
+from palpate.training.intervals import intervals
 from palpate.training.recipe import Recipe
 from palpate.training.scores import predict, scores
 
@@ -35,6 +36,7 @@ def train(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     output: Path,
+    cases: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, Epoch], None] | None = None,
 ) -> dict[str, Any]:
     """Make a checkpoint and its card, or continue where an earlier call was interrupted.
@@ -50,6 +52,7 @@ def train(
         mean: Per channel, of images in [0, 1].
         std: Per channel.
         output: Checkpoint without suffix.
+        cases: Patient or other unit of independence of each example, per split; for the intervals.
         progress: Called after every epoch with its number and its row of the curve.
 
     Returns:
@@ -57,15 +60,17 @@ def train(
 
     Raises:
         DataError: if a needed split is missing or does not fit.
-        ConfigError: if there is a training state of another recipe.
+        ConfigError: if there is a training state of another recipe, or no such device.
     """
     if missing := {"train", "validation"} - splits.keys():
         raise DataError(f"training: expected splits train and validation, got no {min(missing)}")
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: expected a CUDA device, got none; set device to cpu")
     output.parent.mkdir(parents=True, exist_ok=True)
     state_file = output.with_name(output.name + ".training.pt")
     with _threads(recipe.threads):
         with seeded(recipe, "weights"):
-            model = build()
+            model = build().to(recipe.device)
         fitted = fit(
             model,
             recipe,
@@ -77,8 +82,8 @@ def train(
             progress=progress,
         )
         model.load_state_dict(fitted.state)
-        clean = {
-            name: scores(predict(model, split.images, mean=mean, std=std), split.labels)
+        logits = {
+            name: predict(model, split.images, mean=mean, std=std)
             for name, split in splits.items()
             if name != "train"
         }
@@ -87,7 +92,13 @@ def train(
         fitted,
         parameters=sum(p.numel() for p in model.parameters()),
         splits=splits,
-        clean=clean,
+        clean={name: scores(found, splits[name].labels) for name, found in logits.items()},
+        intervals={
+            name: intervals(
+                found, splits[name].labels, classes=classes, cases=(cases or {}).get(name)
+            )
+            for name, found in logits.items()
+        },
         classes=classes,
         mean=mean,
         std=std,
