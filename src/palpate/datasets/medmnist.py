@@ -5,8 +5,6 @@ classification", Scientific Data 10, 41 (2023). Facts about the sets: data/medmn
 """
 
 import hashlib
-import os
-import zipfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from palpate.datasets._splits import find, shared_places, split_arrays
 from palpate.datasets.base import Dataset, Samples
 from palpate.errors import DataError, UnknownComponent, nearest
 from palpate.types import Classification, MultiLabel
@@ -52,12 +51,11 @@ class Medmnist(Dataset):
     def _read(self) -> Samples:
         facts = self._facts()
         path = self._find() or self._download()
-        images, labels = self._arrays(path)
+        images, labels = split_arrays(path, self.split)
         task, references = _task(facts, labels)
         ids = tuple(f"{self.flag}/{self.split}/{i:05d}" for i in range(len(images)))
-        read = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         return Samples(
-            read=lambda indices: read[list(indices)],
+            read=lambda indices: images[list(indices)],
             references=references,
             ids=ids,
             cases=ids,
@@ -83,11 +81,10 @@ class Medmnist(Dataset):
 
     def _find(self) -> Path | None:
         if self.root is not None:
-            return _existing(self.root / self._file)
-        shared = os.environ.get("PALPATE_DATA")
-        places = [Path(shared) / self.flag, Path(shared)] if shared else []
-        places += [_bundled("."), Path.home() / ".medmnist"]
-        return next((p for place in places if (p := _existing(place / self._file))), None)
+            return find(self._file, [self.root])
+        return find(
+            self._file, [*shared_places(self.flag), _bundled("."), Path.home() / ".medmnist"]
+        )
 
     def _download(self) -> Path:
         root = self.root or Path.home() / ".medmnist"
@@ -105,25 +102,10 @@ class Medmnist(Dataset):
             ) from None
         return root / self._file
 
-    def _arrays(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                images = content[f"{self.split}_images"]
-                labels = content[f"{self.split}_labels"]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: expected a MedMNIST .npz, cannot read it: {error}") from None
-        except KeyError as error:
-            raise DataError(f"{path}: expected MedMNIST arrays, got no {error.args[0]}") from None
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise DataError(
-                f"{path}: expected uint8 images (n, side, side[, 3]),"
-                f" got {images.dtype} {images.shape}"
-            )
-        return images, labels
-
     def _check_md5(self, path: Path, facts: dict[str, Any]) -> tuple[str, ...]:
         expected = facts["md5"][str(self.size)]
-        got = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        with path.open("rb") as file:
+            got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if got == expected:
             return ()
         return (f"{path.name} is not the official file: expected MD5 {expected}, got {got}",)
@@ -144,7 +126,3 @@ def _no_patients() -> tuple[str, ...]:
 
 def _bundled(name: str) -> Path:
     return Path(str(resources.files("palpate") / "data" / name))
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
