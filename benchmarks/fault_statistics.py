@@ -19,8 +19,8 @@ import palpate
 from faults import pytorchfi
 from palpate.faults.weight_bit_flip import WeightBitFlip
 from palpate.models.medmamba import medmamba
+from palpate.sampling import Rate, Tally, until
 from palpate.statistics.sample_size import faults_for
-from palpate.statistics.stratified import Rate, Tally, until
 from palpate.targets.base import Target
 from palpate.types import Batch
 

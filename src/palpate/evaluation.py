@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palpate.attacks._projection import size
+from palpate.errors import ContractError
 from palpate.outcome import Outcome, Status, Verdict
 from palpate.perturbation import Perturbation, World
 from palpate.scoring import scores
@@ -79,7 +80,7 @@ def evaluate(
 
     Args:
         target: the (possibly defended) model.
-        batches: samples in order.
+        batches: samples in order; a fault campaign that stops by itself reads them several times.
         perturbation: None for the clean cell.
         seed: campaign seed; every draw hangs on it, the perturbation and the sample ids.
         storage: "float32", or "uint8" to judge every image as an 8-bit file would hold it; a
@@ -97,18 +98,26 @@ def evaluate(
     entering = perturbation
     if perturbation is not None and study is not None:
         entering = perturbation.fitted(target, study)
-    for batch in batches:
-        images = batch.images.to(target.device)
-        clean = batch.with_images(
-            images if storage == "float32" else on_grid(images, target.bounds)
-        )
-        for trial, golden, entered in _worlds(target, clean, entering, seed):
-            world = entered if storage == "float32" else _stored(entered, clean.images)
-            found = _outcomes(clean, golden, world, trial)
-            notes.setdefault(trial, world.notes)
-            outcomes += found
-            if world.batch.images is not clean.images:
-                _offer(kept, found, golden, clean, world)
+    while True:
+        for batch in batches:
+            images = batch.images.to(target.device)
+            clean = batch.with_images(
+                images if storage == "float32" else on_grid(images, target.bounds)
+            )
+            for trial, golden, entered in _worlds(target, clean, entering, seed):
+                world = entered if storage == "float32" else _stored(entered, clean.images)
+                found = _outcomes(clean, golden, world, trial)
+                notes.setdefault(trial, world.notes)
+                outcomes += found
+                if world.batch.images is not clean.images:
+                    _offer(kept, found, golden, clean, world)
+        entering = None if entering is None else entering.continued(outcomes)
+        if entering is None:
+            break
+        if iter(batches) is batches:
+            raise ContractError(
+                "evaluate: expected batches that can be read again, got an iterator"
+            )
     outcomes.sort(key=lambda o: o.trial)  # stable: the dataset's order within a trial
     return Evaluation(outcomes, [notes[t] for t in sorted(notes)], kept.arrays())
 
@@ -122,7 +131,7 @@ def _worlds(
     seeds = perturbation.seeds(seed)
     with perturbation.prepared(target, batch) as enter:
         golden = target.predict(batch)
-        for trial in range(perturbation.repeats):
+        for trial in range(perturbation.first, perturbation.repeats):
             with enter(seeds.at(trial)) as world:
                 yield trial, golden, world
 

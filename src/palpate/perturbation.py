@@ -15,7 +15,7 @@ from torch import Tensor
 
 from palpate import registry
 from palpate.errors import BudgetError, CapabilityError
-from palpate.outcome import Status
+from palpate.outcome import Outcome, Status
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
 from palpate.types import Batch, Bounds, Images
@@ -70,6 +70,11 @@ class Perturbation(ABC):
         return int(getattr(self, "trials", 1))
 
     @property
+    def first(self) -> int:
+        """Number of the first trial that has not run."""
+        return 0
+
+    @property
     def passes(self) -> float:
         """Cost of one trial in forward passes, a gradient counted as three; for estimates."""
         return 1.0
@@ -97,6 +102,13 @@ class Perturbation(ABC):
     def fitted(self, target: Target, batch: Batch) -> "Perturbation":  # noqa: ARG002
         """Look at some samples before any batch is met; a search returns what it found."""
         return self
+
+    def continued(self, outcomes: Sequence[Outcome]) -> "Perturbation | None":  # noqa: ARG002
+        """Plan more trials, given what all trials so far did on all samples; None for no more.
+
+        What is returned runs its trials from `first` to `repeats`, under the same seeds.
+        """
+        return None
 
     def prepared(self, target: Target, batch: Batch) -> AbstractContextManager[Enter]:
         """Do what is the same for all trials on this batch; undone on leaving.

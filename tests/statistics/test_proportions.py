@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from palpate.errors import ContractError
+from palpate.sampling import wilson
 from palpate.statistics.estimate import Design
-from palpate.statistics.proportions import effective_units, share, weighted_mean, wilson
+from palpate.statistics.proportions import effective_units, share, weighted_mean
 
 
 def independent(n):

@@ -65,7 +65,7 @@ class Worker:
             gallery=config.gallery,
             study=samples.batch(range(min(len(samples), _STUDIED))),
         )
-        trials = 1 if cell.perturbation is None else cell.perturbation.repeats
+        trials = len(result.notes)  # a campaign that stops by itself has fewer than were asked for
         record = _record(cell, status="ok", trials=trials, samples=len(samples), notes=result.notes)
         return record, result.outcomes, result.images
 

@@ -12,7 +12,8 @@ from palpate.seeds import Seeds
 def check_notes_name_the_sites(fault: Fault) -> None:
     """Every trial says what it hit, as plain data."""
     notes = _enter(fault, trial=0)[1]
-    keys = {"tensor", "layer", "index", "bit", "field", "format", "before", "after"}
+    keys = {"tensor", "layer", "group", "index", "bit", "field", "part", "format"}
+    keys |= {"before", "after"}
     sites: list[dict[str, Any]] = notes.get("sites", [])
     expect(bool(sites), f"{fault!r}: a trial without a site")
     for site in sites:

@@ -18,6 +18,24 @@ Read = Callable[[Sequence[int]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
+class Batches:
+    """All samples in order, some at a time; can be read again.
+
+    Attributes:
+        samples: what to read.
+        size: samples per batch; the last one may have fewer.
+    """
+
+    samples: "Samples"
+    size: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        count = len(self.samples)
+        for start in range(0, count, self.size):
+            yield self.samples.batch(range(start, min(start + self.size, count)))
+
+
+@dataclass(frozen=True)
 class Samples:
     """Images with references, in a fixed order.
 
@@ -132,10 +150,9 @@ class Samples:
             sites=tuple(self.sites[i] for i in indices),
         )
 
-    def batches(self, size: int) -> Iterator[Batch]:
+    def batches(self, size: int) -> "Batches":
         """All samples in order, `size` at a time."""
-        for start in range(0, len(self), size):
-            yield self.batch(range(start, min(start + size, len(self))))
+        return Batches(self, size)
 
     def digest(self) -> str:
         """Check every sample and hash ids, cases, references, task, bounds and pixels (SHA-256).

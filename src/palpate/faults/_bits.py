@@ -46,6 +46,11 @@ class Format:
             return "sign"
         return "exponent" if bit >= self.width - 1 - self.exponent else "mantissa"
 
+    def part(self, bit: int) -> str:
+        """The field, with the top exponent bit apart: it differs most in what its flip does."""
+        is_top = self.exponent > 0 and bit == self.width - 2
+        return "top exponent bit" if is_top else self.field(bit)
+
     def select(self, bits: Bits) -> tuple[int, ...]:
         """Positions, lowest first, that a choice of bits means in this format; maybe none."""
         if bits == "all":

@@ -4,6 +4,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
+import numpy as np
+
 from palpate.faults._bits import integers, position
 from palpate.faults._replay import Replay
 from palpate.faults._sites import FaultSite, Place, describe
@@ -63,6 +65,15 @@ class Memory:
             full = {**notes, "flips": len(sites), "sites": named}
             ok = (Status.OK,) * len(self._batch)
             yield World(self._target, self._batch, ok, notes=full)
+
+
+def binomial(bits: int, rate: float, seed: int) -> int:
+    """How many of so many bits an error rate upsets; more under the same seed at a higher rate."""
+    from scipy.stats import binom  # slow to import, and seldom needed
+
+    # a stream of its own, so that the places do not hang on how many there are
+    chance = np.random.default_rng([seed, 1]).random()
+    return int(binom.ppf(chance, bits, rate))
 
 
 def unstuck(sites: Sequence[FaultSite], stuck_at: int) -> list[FaultSite]:

@@ -44,7 +44,7 @@ class Replay:
         self.trace = Trace(self._net)
         self._store: dict[Call, Any] = {}
         self._finishers: dict[Call, Call] = {}
-        self._scripts: dict[tuple[int, Call | None], dict[nn.Module, list[Any]]] = {}
+        self._scripts: dict[tuple[int, tuple[Call, ...]], dict[nn.Module, list[Any]]] = {}
         self._inputs: Any = None
         self._golden: Any = None
         self._real = self._net.forward
@@ -91,10 +91,14 @@ class Replay:
         reads = [self._reads(name, tensor) for name, tensor in tensors]
         start = min(time for times in reads for time, _ in times)
         where = _common([call for times in reads for _, call in times])
-        return self._entered(start, where, change or run_whole)
+        return self._entered(start, (where,) if where is not None else (), change or run_whole)
 
-    def changing(self, call: Call, change: Change) -> AbstractContextManager[None]:
-        """Enter a trial in which one call answers otherwise.
+    def changing(self, calls: Sequence[Call], change: Change) -> AbstractContextManager[None]:
+        """Enter a trial in which one call, or several of one module, answer otherwise.
+
+        Args:
+            calls: in the order that they happen.
+            change: computes their answers.
 
         Raises:
             CapabilityError: calls inside the target's module cannot be replaced.
@@ -104,7 +108,7 @@ class Replay:
                 "expected a module that is called once per prediction, with calls that do not"
                 " depend on the images, got another one: activations are not testable on it"
             )
-        return self._entered(call.end, call, change)
+        return self._entered(calls[0].end, tuple(calls), change)
 
     def _reads(self, name: str, tensor: Tensor) -> list[tuple[int, Call | None]]:
         key = storage_key(tensor)
@@ -121,7 +125,7 @@ class Replay:
             path = path.rpartition(".")[0]
 
     @contextmanager
-    def _entered(self, start: int, where: Call | None, change: Change) -> Generator[None]:
+    def _entered(self, start: int, where: tuple[Call, ...], change: Change) -> Generator[None]:
         key = (start, where)
         if key not in self._scripts:
             self._scripts[key] = self._script(start, where)
@@ -135,17 +139,18 @@ class Replay:
         with patched(forwards):
             yield
 
-    def _script(self, start: int, where: Call | None) -> dict[nn.Module, list[Any]]:
+    def _script(self, start: int, where: tuple[Call, ...]) -> dict[nn.Module, list[Any]]:
         """Per module, what its calls do in the order that they happen: None runs for real."""
         script: dict[nn.Module, list[Any]] = {}
+        last = max([start, *(call.start + 1 for call in where)])
 
         def visit(call: Call) -> None:
-            stored = None if call is where else self._stand_in(call, start, where)
-            script.setdefault(call.module, []).append(call if call is where else stored)
-            if stored or (call is where and call.end <= start and call in self._store):
+            stored = None if call in where else self._stand_in(call, start, where)
+            script.setdefault(call.module, []).append(call if call in where else stored)
+            if stored or (call in where and call.end <= start and call in self._store):
                 return
             for child in call.children:
-                if child.start < start or child is where:
+                if child.start < last:
                     visit(child)
 
         for call in self.trace.calls:
@@ -153,22 +158,25 @@ class Replay:
                 visit(call)
         return {module: calls for module, calls in script.items() if any(calls)}
 
-    def _stand_in(self, call: Call, start: int, where: Call | None) -> Call | None:
+    def _stand_in(self, call: Call, start: int, where: tuple[Call, ...]) -> Call | None:
         """The call whose stored output answers this one, None if it has to run."""
         if call.end > start or call not in self._store:
             return None
         if call.finishes is not None:
             return call if call.finishes in self._store else None
         finisher = self._finishers.get(call)
-        if finisher in self._store and finisher is not where and finisher.end <= start:
+        if finisher in self._store and finisher not in where and finisher.end <= start:
             return finisher  # handed out as the later call leaves it, so that needs no run
         return call
 
-    def _decision(self, call: Call | None, where: Call | None, change: Change) -> Change | None:
+    def _decision(
+        self, call: Call | None, where: tuple[Call, ...], change: Change
+    ) -> Change | None:
         if call is None:
             return None
         golden = self._store.get(call)
-        known = golden if call.pure else None
+        # what comes after the first faulty call has other inputs than the golden pass had
+        known = golden if call.pure and call in where[:1] else None
 
         def memoised(*_: object) -> Any:
             return tree_map(copied, golden) if call.overwritten else golden
@@ -176,7 +184,7 @@ class Replay:
         def faulty(real: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> Any:
             return change(real, args, kwargs, known)
 
-        return faulty if call is where else memoised
+        return faulty if call in where else memoised
 
     def _keep(self, kept: set[Call], run: Callable[[], object]) -> bool:
         """Run the batch and store the outputs of the kept calls; False if the calls are others."""

@@ -8,15 +8,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
 from palpate.errors import CapabilityError, ConfigError, nearest
 from palpate.faults._bits import Bits, Format, Value, check_bits, format_of
+from palpate.faults._groups import groups
 
-Scope = Literal["model", "layer", "tensor", "bit", "field"]
+Scope = Literal[
+    "model", "group", "layer", "module", "tensor", "bit", "field", "group_field", "layer_field"
+]
+"""`module` is another word for `layer`."""
+
+
+_SHUFFLED: Final = 4096  # below this a permutation is cheap, and draws may take all of it
 
 
 class Place(NamedTuple):
@@ -29,6 +36,7 @@ class Place(NamedTuple):
         codes: what is stored; the tensor itself unless a storage format was asked for.
         format: of the codes.
         scale: real value of one unit of the codes, broadcastable; None for 1.
+        group: role in the network; see `_groups`.
     """
 
     name: str
@@ -37,6 +45,7 @@ class Place(NamedTuple):
     codes: Tensor
     format: Format
     scale: Tensor | None = None
+    group: str = ""
 
 
 class FaultSite(NamedTuple):
@@ -78,9 +87,11 @@ class Stratum:
         return int(self.starts[-1])
 
     def draw(self, flips: int, seed: int) -> list[FaultSite]:
-        """Distinct bits, uniform over the stratum, in the order of the address space."""
-        drawn = np.random.default_rng(seed).choice(self.size, size=flips, replace=False)
-        return self.at(np.sort(drawn))
+        """Distinct bits, uniform over the stratum, in the order of the address space.
+
+        Nested: fewer flips from the same seed are some of these.
+        """
+        return self.at(np.sort(distinct_below(self.size, flips, seed)))
 
     def at(self, addresses: "np.ndarray[Any, Any] | Sequence[int]") -> list[FaultSite]:
         """The sites of sorted or unsorted addresses, 0 to size - 1."""
@@ -100,9 +111,11 @@ def describe(site: FaultSite, *, before: Value | None, after: Value | None) -> d
     return {
         "tensor": place.name,
         "layer": place.layer,
+        "group": place.group,
         "index": [int(i) for i in np.unravel_index(site.element, tuple(place.tensor.shape))],
         "bit": site.bit,
         "field": place.format.field(site.bit),
+        "part": place.format.part(site.bit),
         "format": place.format.name,
         "before": before,
         "after": after,
@@ -122,6 +135,7 @@ def places(module: nn.Module, tensors: Sequence[str] = ()) -> list[Place]:
     """
     seen: set[tuple[object, ...]] = set()
     found: list[Place] = []
+    roles = groups(module)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         fmt = format_of(tensor.dtype)
         if fmt is None or not tensor.numel() or tensor.is_meta:
@@ -129,7 +143,8 @@ def places(module: nn.Module, tensors: Sequence[str] = ()) -> list[Place]:
         key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
         if key not in seen:
             seen.add(key)
-            found.append(Place(name, name.rpartition(".")[0], tensor, tensor, fmt))
+            layer = name.rpartition(".")[0]
+            found.append(Place(name, layer, tensor, tensor, fmt, group=roles[name]))
     if not found:
         raise CapabilityError(
             f"expected a model whose weights can be reached, got {type(module).__name__} without"
@@ -160,26 +175,35 @@ def strata(found: Sequence[Place], scope: Scope, *, bits: Bits, who: object) -> 
     ]
 
 
-def _parts(span: Span, scope: Scope) -> list[tuple[str, Span]]:
+def _parts(span: Span, scope: Scope) -> Iterator[tuple[str, Span]]:
+    """The strata that a tensor's chosen bits fall into."""
+    place = span.place
+    owner = {"group": place.group, "layer": place.layer, "module": place.layer}
+    owner["tensor"] = place.name
     if scope == "bit":
-        name = span.place.format.name
-        return [(f"{name} bit {bit}", Span(span.place, (bit,))) for bit in span.bits]
-    if scope == "field":
-        return list(_fields(span))
-    names = {"model": "model", "layer": span.place.layer, "tensor": span.place.name}
-    return [(names[scope], span)]
+        for bit in span.bits:
+            yield f"{place.format.name} bit {bit}", Span(place, (bit,))
+    elif scope == "field" or scope.endswith("_field"):
+        whose = owner.get(scope.removesuffix("_field"), place.format.name)
+        parts: dict[str, list[int]] = {}
+        for bit in span.bits:
+            parts.setdefault(place.format.part(bit), []).append(bit)
+        for part, bits in parts.items():
+            yield f"{whose} {part}".strip(), Span(place, tuple(bits))
+    else:
+        yield owner.get(scope, "model"), span
 
 
-def _fields(span: Span) -> Iterator[tuple[str, Span]]:
-    """Sign, top exponent bit, other exponent bits, mantissa: they differ most in what they do."""
-    fmt = span.place.format
-    groups: dict[str, list[int]] = {}
-    for bit in span.bits:
-        is_top = fmt.exponent > 0 and bit == fmt.width - 2
-        name = "top exponent bit" if is_top else fmt.field(bit)
-        groups.setdefault(f"{fmt.name} {name}", []).append(bit)
-    for name, bits in groups.items():
-        yield name, Span(span.place, tuple(bits))
+def distinct_below(size: int, count: int, seed: int | list[int]) -> "np.ndarray[Any, Any]":
+    """The first `count` distinct numbers below `size` in a stream of uniform ones."""
+    rng = np.random.default_rng(seed)
+    if size <= _SHUFFLED:
+        return rng.permutation(size)[:count]
+    kept = np.empty(0, dtype=np.int64)
+    while len(kept) < count:  # the stream is one, however it is cut
+        kept = np.concatenate([kept, rng.integers(size, size=count)])
+        kept = kept[np.sort(np.unique(kept, return_index=True)[1])]
+    return kept[:count]
 
 
 def _matching(found: list[Place], tensors: Sequence[str]) -> list[Place]:

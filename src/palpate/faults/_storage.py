@@ -54,9 +54,8 @@ def stored(place: Place, format_name: StorageFormat) -> Place:
             f"{place.name}: expected a tensor that {fmt.name} can hold, got {place.format.name}"
         )
     values = place.tensor.detach()
-    scale = _scale(values, fmt, per_channel=format_name.endswith("_per_channel"))
-    scaled = values if scale is None else values / scale
-    codes = scaled.round().to(fmt.dtype) if not fmt.exponent else scaled.to(fmt.dtype)
+    scale = scale_of(values, fmt, per_channel=format_name.endswith("_per_channel"))
+    codes = encoded(values, scale, fmt)
     if not bool((torch.isfinite(codes.float()) | ~torch.isfinite(values)).all()):
         raise ConfigError(
             f"{place.name}: expected values that {fmt.name} can hold, got"
@@ -137,13 +136,26 @@ def value(place: Place, element: int) -> _bits.Value:
     return _bits.plain(place.tensor.detach()[where].reshape(()).item())
 
 
+def encoded(values: Tensor, scale: Tensor | None, fmt: _bits.Format) -> Tensor:
+    """Codes of values, rounded to the nearest."""
+    scaled = values if scale is None else values / scale
+    return scaled.to(fmt.dtype) if fmt.exponent else scaled.round().to(fmt.dtype)
+
+
 def decoded(codes: Tensor, scale: Tensor | None, like: Tensor) -> Tensor:
     """Values that the codes stand for, in the dtype that the model computes with."""
     values = codes.to(like.dtype)
     return values if scale is None else values * scale.to(like.dtype)
 
 
-def _scale(values: Tensor, fmt: _bits.Format, *, per_channel: bool) -> Tensor | None:
+def scale_of(values: Tensor, fmt: _bits.Format, *, per_channel: bool) -> Tensor | None:
+    """Real value of one unit of the codes, so that the largest value fits; None for 1.
+
+    Args:
+        values: any shape.
+        fmt: of the codes.
+        per_channel: one scale for each entry of the first axis instead of one for all.
+    """
     if fmt.name not in _SCALED:
         return None
     peak = torch.finfo(fmt.dtype).max if fmt.exponent else _INT8_PEAK

@@ -32,6 +32,7 @@ class InputBitFlip(Fault):
         format: `uint8` as in a photograph or screen capture, `uint16` as in most DICOM files.
     """
 
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[str]] = frozenset()
 
     flips: int = 1
@@ -78,7 +79,7 @@ class InputBitFlip(Fault):
         """Bits of one image, as a tensor without data."""
         fmt = _bits.format_named(self.format)
         codes = torch.empty(image.shape, dtype=fmt.dtype, device="meta")
-        place = Place("input", "input", codes, codes, fmt)
+        place = Place("input", "input", codes, codes, fmt, group="input")
         [stratum] = strata([place], "layer", bits=self.bits, who=self)
         return stratum
 

@@ -1,19 +1,20 @@
 """Bits flip at random in the stored weights and buffers."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, final
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, final
 
-import numpy as np
+from typing_extensions import override
 
 from palpate.errors import ConfigError
 from palpate.faults import _bits
-from palpate.faults._memory import Memory, burst, distinct, unstuck
+from palpate.faults._dealt import Dealing, DealtFault
+from palpate.faults._memory import Memory, binomial, burst, distinct, unstuck
 from palpate.faults._sites import FaultSite, Place, Scope, Stratum, places, strata
 from palpate.faults._storage import StorageFormat, deployed, stored_all
 from palpate.faults.base import Fault
-from palpate.perturbation import Enter, World
+from palpate.perturbation import World
 from palpate.registry import Number
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
@@ -22,7 +23,7 @@ from palpate.types import Batch
 
 @final
 @dataclass(frozen=True)
-class WeightBitFlip(Fault):
+class WeightBitFlip(DealtFault):
     """Distinct bits, uniform over the stored memory of the model, are upset for one trial.
 
     The memory is every parameter and buffer, tied ones once. Trial k's bits depend on the seed and
@@ -33,10 +34,11 @@ class WeightBitFlip(Fault):
         bit_error_rate: if more than 0, the number of upsets is binomial instead: this chance for
             every bit of the stratum. Fractions such as "1/1000000" are taken.
         bits: `all`, one field of a floating number, or bit positions (0 is the lowest).
-        scope: `model` draws from the whole memory; `layer`, `tensor`, `bit` and `field` deal the
-            trials evenly over the modules that own tensors, the tensors, the bit positions, or the
-            fields with the top exponent bit apart, and draw uniformly within. `field` needs the
-            fewest trials for the rate of the whole memory.
+        scope: `model` draws from the whole memory. Others deal the trials in turn, and draw
+            uniformly within: `layer` or `module` (what owns the tensors), `group` (stem, stages,
+            parts of a scan, norms, head), `tensor`, `bit` position, `field` (with the top exponent
+            bit apart; needs the fewest trials for the rate of the whole memory), `group_field` and
+            `layer_field` (for maps).
         format: what the memory holds: `stored` for the model's own format, or the format that it is
             deployed in (the golden prediction is then the rounded model's).
         tensors: tensor names, module paths or glob patterns to draw from; empty for all.
@@ -45,6 +47,8 @@ class WeightBitFlip(Fault):
         words: adjacent words in which it hits the same bits, as a row of DRAM cells does.
         effect: `flip`, or `stuck_at_0` or `stuck_at_1`, which changes only bits of other value.
     """
+
+    version: ClassVar[int] = 2
 
     flips: int = 1
     bit_error_rate: Number = 0.0
@@ -66,35 +70,36 @@ class WeightBitFlip(Fault):
             )
         if self.bit_error_rate and self.flips != 1:
             raise ConfigError("weight_bit_flip: expected flips or bit_error_rate, got both")
+        self._check_margin(single=self.flips == 1 and not self.bit_error_rate)
 
     def _check(self, target: Target) -> None:
         self._strata(self._places(target))
 
+    @override
+    def seeds(self, campaign: int) -> Seeds:
+        # a curve over flips or over error rates compares nested sets of bits
+        return Fault.seeds(replace(self, flips=1, bit_error_rate=0.0, margin=0.0), campaign)
+
     @contextmanager
-    def _ready(self, target: Target, batch: Batch) -> Generator[Enter]:
+    def _dealing(self, target: Target, batch: Batch) -> Generator[Dealing]:
         found = self._places(target)
-        dealt = self._strata(found)
+
+        def enter(drawn: list[FaultSite], notes: dict[str, Any]) -> AbstractContextManager[World]:
+            hit = self._spread(drawn)
+            flipped = hit if self.effect == "flip" else unstuck(hit, int(self.effect[-1]))
+            return memory.flipped(flipped, notes, drawn=hit)
+
         with deployed(found), Memory.prepared(target, batch) as memory:
+            yield Dealing(self._strata(found), enter)
 
-            @contextmanager
-            def enter(seeds: Seeds) -> Generator[World]:
-                stratum = dealt[seeds.trial % len(dealt)]
-                drawn = self._drawn(stratum, seeds.shared())
-                hit = drawn if self.effect == "flip" else unstuck(drawn, int(self.effect[-1]))
-                notes = {"scope": self.scope, "stratum": stratum.name, "share": stratum.share}
-                with memory.flipped(hit, notes, drawn=drawn) as world:
-                    yield world
-
-            yield enter
-
+    @override
     def _drawn(self, stratum: Stratum, seed: int) -> list[FaultSite]:
         count = self.flips
         if self.bit_error_rate:
-            # a stream of its own, so that the places do not hang on how many there are
-            count = int(
-                np.random.default_rng([seed, 1]).binomial(stratum.size, self.bit_error_rate)
-            )
-        upsets = stratum.draw(count, seed)
+            count = binomial(stratum.size, self.bit_error_rate, seed)
+        return stratum.draw(count, seed)
+
+    def _spread(self, upsets: list[FaultSite]) -> list[FaultSite]:
         if self.burst == self.words == 1:
             return upsets
         hit = [burst(anchor, bits=self.burst, words=self.words) for anchor in upsets]

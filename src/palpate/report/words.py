@@ -19,7 +19,7 @@ PLAIN: Final = frozenset({"auc", "ece"})
 
 _ONCE: Final = ("trials", "restarts")  # not worth a word where they are 1
 _DRAWN: Final = ("flips", "trials", "scope")
-_OFF: Final = (0, 1, "all", "stored", "flip")
+_OFF: Final = (0, 1, "all", "stored", "flip", "transient")
 _METRICS: Final[Mapping[str, str]] = {
     "auc": "AUC",
     "ece": "ECE",

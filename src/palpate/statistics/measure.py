@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palpate.metrics.base import Macro, Measurement, Ratio, Share, Values
+from palpate.sampling import wilson
 from palpate.statistics import proportions, resampling
 from palpate.statistics.estimate import Design, Estimate, rng
-from palpate.statistics.proportions import wilson
 
 
 def estimate(

@@ -17,10 +17,10 @@ from scipy.stats import binomtest
 from palpate import registry
 from palpate.metrics.base import Ratio, Rows, Values
 from palpate.record import CellRecord, Record
+from palpate.sampling import wilson
 from palpate.statistics.cells import Cells, design_of, strata_of
 from palpate.statistics.estimate import Design, Estimate, rng
 from palpate.statistics.measure import reweighted, widened
-from palpate.statistics.proportions import wilson
 from palpate.statistics.resampling import ratio
 from palpate.statistics.table import Table
 

@@ -20,45 +20,15 @@ Sources: Wilson 1927; Newcombe 1998 (method 3); Kish 1965, section 8.2 (effectiv
 and Donner 2008 (intervals of a sum from the intervals of its parts, used for macro averages).
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
-from palpate.errors import ContractError
+from palpate.sampling import wilson
 from palpate.statistics.estimate import Design, Estimate, undefined
 
 Values = NDArray[np.float64]
-
-
-def wilson(share: float, n: float, *, confidence: float) -> tuple[float, float]:
-    """Wilson score interval without continuity correction.
-
-    Args:
-        share: in [0, 1].
-        n: number of independent units, more than 0; need not be whole.
-        confidence: in (0, 1).
-
-    Returns:
-        Low and high end, in [0, 1], with `share` between them.
-
-    Raises:
-        ContractError: share outside [0, 1] or n not positive.
-    """
-    if not 0 <= share <= 1 or not n > 0:
-        raise ContractError(f"expected a share in [0, 1] of more than 0 units, got {share} of {n}")
-    z = float(ndtri(0.5 + confidence / 2))
-    # The roots' product is p^2 n / (n + z^2): a quotient keeps digits that a difference would lose.
-    low = share**2 / (1 + z * z / n) / _upper(share, n, z)
-    high = 1 - (1 - share) ** 2 / (1 + z * z / n) / _upper(1 - share, n, z)
-    return max(0.0, min(share, low)), min(1.0, max(share, high))
-
-
-def _upper(share: float, n: float, z: float) -> float:
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (share + z * z / (2 * n) + spread) / (1 + z * z / n)
 
 
 def effective_units(values: Values, design: Design) -> float:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 
 from palpate.metrics.base import Functional, Ratio, Values
+from palpate.sampling import wilson
 from palpate.statistics.estimate import Design, Estimate, undefined
-from palpate.statistics.proportions import effective_units, wilson
+from palpate.statistics.proportions import effective_units
 
 _BLOCK = 4_000_000  # entries of one block of weights: 32 MB
 _MANY_CASES = 1000

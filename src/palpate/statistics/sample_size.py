@@ -10,7 +10,7 @@ import math
 from scipy.special import ndtri
 
 from palpate.errors import ConfigError
-from palpate.statistics.proportions import wilson
+from palpate.sampling import wilson
 
 
 def faults_for(

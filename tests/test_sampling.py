@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from palpate.errors import ConfigError
+from palpate.sampling import Tally, allocate, deviations, estimate, until
 from palpate.statistics.sample_size import faults_for
-from palpate.statistics.stratified import Tally, allocate, deviations, estimate, until
 
 # sign, top exponent bit, other exponent bits and mantissa of a float32 model without ReLU
 SIZES = [350_000, 350_000, 7 * 350_000, 23 * 350_000]
@@ -57,7 +57,7 @@ def test_a_memory_drawn_completely_is_known_exactly():
 
 
 def test_one_stratum_is_the_wilson_interval_of_a_simple_sample():
-    from palpate.statistics.proportions import wilson
+    from palpate.sampling import wilson
 
     rate = estimate([Tally(10**12, 4000, 800.0, 800.0)])
     low, high = wilson(0.2, 4000, confidence=0.95)

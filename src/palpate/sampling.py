@@ -10,7 +10,7 @@
 | `allocate`   | trials in proportion to N_h, or to N_h S_h (Neyman)   | n_h    | ibid.           |
 | `equivalent` | size of the simple sample with the same variance      | n_eff  | Kish 1965, 8.2  |
 
-Cochran, "Sampling Techniques", 3rd edition, 1977.
+Cochran, "Sampling Techniques", 3rd edition, 1977. `wilson` is of Wilson 1927.
 
 A stratum in which nothing was seen is not one in which nothing can happen: its deviation is taken
 as if `PRIOR` more trials had shown a rate of one half. So a few strata that differ much (sign, top
@@ -27,8 +27,7 @@ from typing import Final
 
 from scipy.special import ndtri
 
-from palpate.errors import ConfigError
-from palpate.statistics.proportions import wilson
+from palpate.errors import ConfigError, ContractError
 
 PRIOR: Final = 0.8  # trials at rate 1/2; by simulation, with the next: coverage 93 to 97 %
 DEFENSIVE: Final = 0.25
@@ -181,14 +180,33 @@ def until(
         raise ConfigError(f"margin: expected a value between 0 and 1, got {margin}")
     tallies = [Tally(size).plus(draw(i, min(floor, size))) for i, size in enumerate(sizes)]
     for _ in range(rounds):
-        rate = estimate(tallies, confidence=confidence)
-        if rate.margin <= margin:
-            return rate, tallies
-        plan = _plan(tallies, margin, confidence)
+        plan = further(tallies, margin=margin, confidence=confidence)
+        if not any(plan):
+            break
         for i, more in enumerate(plan):
             if more:
                 tallies[i] = tallies[i].plus(draw(i, more))
     return estimate(tallies, confidence=confidence), tallies
+
+
+def further(
+    tallies: Sequence[Tally], *, margin: float, confidence: float = 0.95, most: int | None = None
+) -> list[int]:
+    """Trials that every stratum should get next; none where the interval is narrow enough.
+
+    Args:
+        tallies: of every stratum so far.
+        margin: half-width wanted, in (0, 1).
+        confidence: in (0, 1).
+        most: trials that may still be drawn; None for any number.
+    """
+    if estimate(tallies, confidence=confidence).margin <= margin:
+        return [0] * len(tallies)
+    plan = _plan(tallies, margin, confidence)
+    if most is not None and sum(plan) > most:
+        left = [t.size - t.trials for t in tallies]
+        plan = allocate([min(p, n) for p, n in zip(plan, left, strict=True)], most, floor=0)
+    return plan
 
 
 def _plan(tallies: Sequence[Tally], margin: float, confidence: float) -> list[int]:
@@ -213,3 +231,31 @@ def _check(tallies: Sequence[Tally]) -> None:
                 f"stratum {number}: expected 1 to {t.size} trials, as many as faults,"
                 f" got {t.trials}"
             )
+
+
+def wilson(share: float, n: float, *, confidence: float) -> tuple[float, float]:
+    """Wilson score interval without continuity correction.
+
+    Args:
+        share: in [0, 1].
+        n: number of independent units, more than 0; need not be whole.
+        confidence: in (0, 1).
+
+    Returns:
+        Low and high end, in [0, 1], with `share` between them.
+
+    Raises:
+        ContractError: share outside [0, 1] or n not positive.
+    """
+    if not 0 <= share <= 1 or not n > 0:
+        raise ContractError(f"expected a share in [0, 1] of more than 0 units, got {share} of {n}")
+    z = float(ndtri(0.5 + confidence / 2))
+    # The roots' product is p^2 n / (n + z^2): a quotient keeps digits that a difference would lose.
+    low = share**2 / (1 + z * z / n) / _upper(share, n, z)
+    high = 1 - (1 - share) ** 2 / (1 + z * z / n) / _upper(1 - share, n, z)
+    return max(0.0, min(share, low)), min(1.0, max(share, high))
+
+
+def _upper(share: float, n: float, z: float) -> float:
+    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (share + z * z / (2 * n) + spread) / (1 + z * z / n)
