@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from palpate.errors import CheckpointError
-
-_WRAPPERS = ("model", "state_dict")
+from palpate.models._state import WRAPPERS
 
 
 def load_state(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
     """Load a state dict: .safetensors, or torch's format with weights_only.
 
     Args:
-        path: file; the dict may be bare or stand under "model" or "state_dict".
+        path: file; the dict may be bare or stand under "model", "state_dict" or
+            "model_state_dict".
         allow_pickle: load a pickled object as well, which can run any code in the file.
 
     Raises:
@@ -71,7 +71,7 @@ def fit_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
-        for wrapper in _WRAPPERS:
+        for wrapper in WRAPPERS:
             if isinstance(content.get(wrapper), Mapping):
                 content = content[wrapper]
                 break

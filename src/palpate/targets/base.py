@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from palpate.types import (
     Logits,
     MultiLabel,
     Prediction,
+    PromptedSegmentation,
     Segmentation,
     Task,
 )
@@ -177,7 +178,7 @@ class TargetSource(ABC):
     """Base of the components that load a target.
 
     A component builds the bare network; the final `load` fits the weights, puts the network into
-    evaluation mode and wraps it.
+    evaluation mode and wraps it. `serves` says for which tasks it can build one.
 
     Attributes:
         weights: .safetensors, or a state dict that loads with weights_only; None for fresh ones.
@@ -189,6 +190,12 @@ class TargetSource(ABC):
 
     family: ClassVar[str] = "targets"
     version: ClassVar[int] = 1
+    serves: ClassVar[tuple[type[Task], ...]] = (
+        Classification,
+        MultiLabel,
+        Segmentation,
+        PromptedSegmentation,
+    )
 
     weights: Path | None = None
     label: str = ""
@@ -204,18 +211,28 @@ class TargetSource(ABC):
     def default_label(self) -> str:
         """Name in tables when the audit file gives none."""
 
+    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors of a checkpoint under the names that the built network has for them."""
+        return state
+
     @final
     def load(self, *, task: Task, channels: int, bounds: Bounds) -> Target:
         """Build the network, fit its weights and wrap it in evaluation mode.
 
         Raises:
+            TargetError: the component has no network for such a task.
             CheckpointError: weights missing, unsafe or not fitting (the keys are named).
         """
+        if not isinstance(task, self.serves):
+            expected = " or ".join(kind.__name__ for kind in self.serves)
+            raise TargetError(
+                f"{registry.name_of(self)}: expected a task of {expected}, got"
+                f" {type(task).__name__}"
+            )
         module = self.build(classes=len(task.classes), channels=channels)
         if self.weights is not None:
-            fit_state(
-                module, load_state(self.weights, allow_pickle=self.allow_pickle), self.weights
-            )
+            state = load_state(self.weights, allow_pickle=self.allow_pickle)
+            fit_state(module, self.own_state(state), self.weights)
         return Target(
             module=module.eval(),
             task=task,

@@ -1,12 +1,14 @@
 """MedMamba networks (models/medmamba.py)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from palpate.targets.base import TargetSource
+from palpate.types import Classification, MultiLabel
 
 
 @final
@@ -18,6 +20,8 @@ class Medmamba(TargetSource):
         variant: size of the network.
     """
 
+    serves: ClassVar = (Classification, MultiLabel)
+
     variant: Literal["micro", "nano", "tiny", "small", "base"] = "nano"
 
     @override
@@ -25,6 +29,12 @@ class Medmamba(TargetSource):
         from palpate.models.medmamba import medmamba
 
         return medmamba(self.variant, num_classes=classes, in_chans=channels)
+
+    @override
+    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        from palpate.models.medmamba import official_state
+
+        return official_state(state)
 
     @override
     def default_label(self) -> str:
