@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from palpate import cli
 from palpate.errors import ConfigError
 from palpate.training.run import train_recipe
 
@@ -53,6 +54,21 @@ def test_settings_reach_the_recipe_and_an_unnamed_output_is_named_after_them(tmp
     card = json.loads(checkpoint.with_suffix(".json").read_text())
     assert card["seed"] == 3
     assert card["name"] == card["recipe"]["output"] == "slim_2_breastmnist_28"
+
+
+def test_the_command_line_passes_settings_on(tmp_path, monkeypatch, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    words = ["train", str(recipe), "--set", "seed=1", "--set", "epochs=0"]
+    monkeypatch.setattr("sys.argv", ["palpate", *words])
+
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+
+    assert end.value.code == 2
+    assert (
+        "recipe.yaml: epochs: Input should be greater than or equal to 1" in capsys.readouterr()[1]
+    )
 
 
 def test_a_place_that_a_recipe_lacks_is_named(tmp_path):
