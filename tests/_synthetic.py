@@ -232,22 +232,42 @@ def _attack(maker, target, name, epsilon, stands, number):
     maker.cell(target, "attacks", name, setting=setting, outcomes=rows, images=images)
 
 
+def part(bit):
+    if bit == 30:
+        return "top exponent bit"
+    return "sign" if bit == 31 else "exponent" if bit > 22 else "mantissa"
+
+
 def _faults(maker, target, trials, clean, rng):
     rows, notes = [], []
+    population = [
+        {
+            "tensor": f"stages.{i}.weight",
+            "layer": f"stages.{i}",
+            "group": "stages" if i else "stem",
+            "bits": 32_000_000,
+        }
+        for i in range(3)
+    ]
     for trial in range(trials):
         bit = int(rng.integers(32))
+        drawn_from = {"population": population} if trial == 0 else {}
         notes.append(
             {
+                **drawn_from,
                 "scope": "model",
                 "stratum": "model",
                 "share": 1.0,
+                "flips": 1,
                 "sites": [
                     {
                         "tensor": f"stages.{trial % 3}.weight",
                         "layer": f"stages.{trial % 3}",
                         "index": [0, trial],
                         "bit": bit,
+                        "group": "stem" if trial % 3 == 0 else "stages",
                         "field": "sign" if bit == 31 else "exponent" if bit > 22 else "mantissa",
+                        "part": part(bit),
                         "format": "float32",
                         "before": 0.25,
                         "after": 0.25 if bit < 23 else 8.5e37,

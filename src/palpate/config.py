@@ -30,6 +30,24 @@ class StatisticsConfig(BaseModel):
     resamples: int = Field(default=2000, ge=200)
 
 
+class MemoryErrors(BaseModel):
+    """How often memory goes wrong where the model will run; nothing is assumed.
+
+    Attributes:
+        fit_per_mbit: failures in 10^9 hours and 10^6 bits, without error correction.
+        fit_per_mbit_ecc: those that pass the error correction.
+        hours_per_year: hours in which the weights lie in memory.
+        devices: how many run the model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fit_per_mbit: float | None = Field(default=None, ge=0.0)
+    fit_per_mbit_ecc: float | None = Field(default=None, ge=0.0)
+    hours_per_year: float = Field(default=8766.0, gt=0.0, le=8784.0)
+    devices: float = Field(default=1.0, gt=0.0)
+
+
 class AuditConfig(BaseModel):
     """Everything that one audit asks for; see the README for an example file.
 
@@ -42,6 +60,7 @@ class AuditConfig(BaseModel):
         perturbations: specs; a list as a parameter's value is a sweep.
         metrics: names; empty for the task's usual ones.
         statistics: confidence level and resamples.
+        memory_errors: rates that turn shares of critical bits into failures per year.
         storage: `float32` scores perturbed images as computed; `uint8` puts them on the 8-bit grid
             of the bounds first, as a file would hold them, rounding towards the clean image.
         gallery: worst cases kept per cell for the report.
@@ -58,6 +77,7 @@ class AuditConfig(BaseModel):
     perturbations: tuple[Spec, ...] = Field(min_length=1)
     metrics: tuple[str, ...] = ()
     statistics: StatisticsConfig = StatisticsConfig()
+    memory_errors: MemoryErrors = MemoryErrors()
     storage: Literal["float32", "uint8"] = "float32"
     gallery: int = Field(default=4, ge=0)
     batch_size: int = Field(default=64, ge=1)

@@ -75,7 +75,7 @@ def _line(at: "Progress") -> str:
 
 
 def _cell(entry: dict[str, Any]) -> str:
-    doses = ("epsilon", "severity", "coverage", "flips", "norm", "scope")
+    doses = ("epsilon", "severity", "coverage", "flips", "bit_error_rate", "norm", "scope")
     setting = entry["setting"]
     shown = [f"{k}={_short(setting[k])}" for k in doses if setting.get(k) is not None]
     name = "clean" if entry["family"] == "none" else entry["perturbation"]

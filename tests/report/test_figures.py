@@ -38,7 +38,7 @@ def test_the_alternative_text_holds_the_numbers(found):
 
 
 def test_dots_name_every_stratum(rich):
-    rows = strata(rich).find(target="mamba", by="field")
+    rows = strata(rich).find(target="mamba", by="part")
     for upright in (True, False):
         svg = dots(rows, title="by field", labels=["$a$ & <b>"] * len(rows), upright=upright)
         assert all(f"{r.name}: SDC " in svg for r in rows)

@@ -1,7 +1,7 @@
 import pytest
 
 from palpate.outcome import Verdict
-from palpate.statistics.strata import SEVERAL, strata, worst_faults
+from palpate.statistics.strata import BETWEEN, SEVERAL, strata, worst_faults
 from palpate.statistics.summary import summarise
 
 
@@ -11,7 +11,7 @@ def test_strata_add_up_to_the_summary(rich):
         (whole,) = rows.find(target=target, by="all")
         summary = summarise(rich).find(target=target, metric="sdc_rate")[0]
         assert (whole.sdc.value, whole.sdc.low) == pytest.approx((summary.value, summary.low))
-        for by in ("layer", "field", "bit"):
+        for by in ("layer", "group", "part", "bit", "layer part"):
             parts = rows.find(target=target, by=by)
             assert sum(p.trials for p in parts) == whole.trials
             mean = sum(p.sdc.value * p.trials for p in parts) / whole.trials
@@ -45,6 +45,7 @@ def _site(layer, bit, field):
         "index": [1, 2],
         "bit": bit,
         "field": field,
+        "part": field,
     }
 
 
@@ -54,7 +55,7 @@ def test_a_field_over_layers_of_unequal_size_weights_them(maker):
         for n, s in (("big", 0.9), ("small", 0.1)) * 5
     ]
     record = _cell(maker, notes, lambda t: Verdict.SDC if t % 2 else Verdict.MASKED)
-    (row,) = strata(record).find(by="field")
+    (row,) = strata(record).find(by="part")
     assert row.sdc.value == pytest.approx(0.1)
 
 
@@ -62,7 +63,7 @@ def test_a_trial_that_hits_several_layers_belongs_to_none(maker):
     notes = [{"sites": [_site("a", 1, "mantissa"), _site("b", 1, "mantissa")]}] * 3
     found = strata(_cell(maker, notes, lambda t: Verdict.MASKED))
     assert [r.name for r in found.find(by="layer")] == [SEVERAL]
-    assert [r.name for r in found.find(by="field")] == ["mantissa"]
+    assert [r.name for r in found.find(by="part")] == ["mantissa"]
 
 
 def test_chosen_faults_are_listed_over_all_only(maker):
@@ -70,6 +71,18 @@ def test_chosen_faults_are_listed_over_all_only(maker):
     record = _cell(maker, notes, lambda t: Verdict.SDC)
     assert [(r.by, r.sdc.value) for r in strata(record)] == [("all", 1.0)]
     assert len(worst_faults(record)) == 2
+
+
+def test_maps_name_both_their_sides(rich):
+    rows = strata(rich).find(target="mamba", by="layer part")
+    layers = {r.name for r in strata(rich).find(target="mamba", by="layer")}
+    assert {r.name.rsplit(BETWEEN, 1)[0] for r in rows} == layers
+    assert {r.name.rsplit(BETWEEN, 1)[1] for r in rows} <= {
+        "sign",
+        "top exponent bit",
+        "exponent",
+        "mantissa",
+    }
 
 
 def test_the_root_layer_has_a_name(maker):

@@ -144,7 +144,7 @@ def make_plan(audit: Audit) -> Plan:
                     refused.append({**cell.entry, "reason": str(error)})
                 else:
                     cells.append(cell)
-    shown = audit.config.model_dump(include={"metrics", "statistics"}, mode="json")
+    shown = audit.config.model_dump(include={"metrics", "statistics", "memory_errors"}, mode="json")
     identity = _sha([*([c.key, c.entry["target"], c.entry["defence"]] for c in cells), shown])
     return Plan(tuple(cells), tuple(refused), identity, data_digest, tuple(digests))
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, final
 from typing_extensions import override
 
 from palpate.errors import ConfigError
-from palpate.faults._sites import FaultSite, Stratum, distinct_below
+from palpate.faults._sites import FaultSite, Stratum, distinct_below, population
 from palpate.faults.base import Fault
 from palpate.outcome import Outcome, Verdict
 from palpate.perturbation import Enter, Perturbation, World
@@ -83,12 +83,15 @@ class DealtFault(Fault):
 
             def entered(seeds: Seeds) -> AbstractContextManager[World]:
                 stratum = strata[seeds.trial % len(strata)]
-                return enter(self._drawn(stratum, seeds.shared()), self._notes(stratum))
+                notes = self._notes(stratum, strata, trial=seeds.trial)
+                return enter(self._drawn(stratum, seeds.shared()), notes)
 
             yield entered
 
-    def _notes(self, stratum: Stratum) -> dict[str, Any]:
-        return {"scope": self.scope, "stratum": stratum.name, "share": stratum.share}
+    def _notes(self, stratum: Stratum, strata: Sequence[Stratum], *, trial: int) -> dict[str, Any]:
+        """What to say of a trial; the first one also says what all are drawn from."""
+        notes = {"scope": self.scope, "stratum": stratum.name, "share": stratum.share}
+        return notes if trial else {**notes, "population": population(strata)}
 
     def _check_margin(self, *, single: bool = True) -> None:
         if not 0 <= self.margin < 1:
@@ -167,6 +170,6 @@ class Sequential(Fault):
                     addresses[number] = distinct_below(stratum.size, count, stream).tolist()
                 turn = self.dealt[: seeds.trial].count(number)
                 sites = stratum.at([addresses[number][turn]])
-                return enter(sites, self.base._notes(stratum))
+                return enter(sites, self.base._notes(stratum, strata, trial=seeds.trial))
 
             yield entered

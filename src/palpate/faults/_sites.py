@@ -175,6 +175,19 @@ def strata(found: Sequence[Place], scope: Scope, *, bits: Bits, who: object) -> 
     ]
 
 
+def population(dealt: Sequence[Stratum]) -> list[dict[str, Any]]:
+    """Addressable bits of every tensor, as plain data, in the order of the address space."""
+    bits: dict[str, int] = {}
+    spans = [span for stratum in dealt for span in stratum.spans]
+    for span in spans:
+        bits[span.place.name] = bits.get(span.place.name, 0) + span.size
+    owners = {span.place.name: span.place for span in spans}
+    return [
+        {"tensor": name, "layer": owners[name].layer, "group": owners[name].group, "bits": count}
+        for name, count in bits.items()
+    ]
+
+
 def _parts(span: Span, scope: Scope) -> Iterator[tuple[str, Span]]:
     """The strata that a tensor's chosen bits fall into."""
     place = span.place

@@ -1,5 +1,7 @@
 """What faults did, in words."""
 
+from typing import Any
+
 import orjson
 
 from palpate.report import words
@@ -14,12 +16,17 @@ def silent(model: str, summary: Summary) -> str:
     found = summary.find(metric="sdc_rate")
     if not (rates := [r for r in found if belongs(r, model) and r.value is not None]):
         return "no rate of silent changes"
-    row = min(rates, key=lambda r: (r.high or 1.0) - (r.low or 0.0))  # the best known one
+    single = [r for r in rates if _is_single(orjson.loads(r.setting))] or rates
+    row = min(single, key=lambda r: (r.high or 1.0) - (r.low or 0.0))  # the best known one
     said = f"{measured(row)} of decisions silently changed"
     for due in summary.find(metric="due_rate", cell=row.cell):
         said += f" and {measured(due)} lost to non-finite output"
     setting = words.setting_words(orjson.loads(row.setting))
     return f"{said} under {words.spaced(row.perturbation)} ({setting})"
+
+
+def _is_single(setting: dict[str, Any]) -> bool:
+    return setting.get("flips", 1) == 1 and not setting.get("bit_error_rate")
 
 
 def measured(row: Row) -> str:
@@ -29,7 +36,7 @@ def measured(row: Row) -> str:
 
 def worst_fault(model: str, worst: Table[WorstFault]) -> str:
     """What the worst single fault of the run did."""
-    own = worst.find(target=model)
+    own = [w for w in worst.find(target=model) if w.flips == 1]
     if not own:
         return "; no single fault changed a decision"
     one = min(own, key=lambda w: w.score - w.clean)

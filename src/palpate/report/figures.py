@@ -6,6 +6,7 @@ sheet's variables, so that one drawing serves light, dark and print.
 
 import html
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -37,7 +38,7 @@ def curve(ladder: Ladder, *, chance: float | None = None) -> str:
         chance: score of always giving the most frequent answer, drawn as a reference.
     """
     figure, axes = _canvas()
-    xs = [0.0, *(float(v) for v, _ in ladder.doses)]
+    xs = _positions(ladder)
     for i, (model, line) in enumerate(ladder.lines.items()):
         rows = [ladder.clean[model], *line]
         known = [(x, r) for x, r in zip(xs, rows, strict=True) if r and r.value is not None]
@@ -146,6 +147,15 @@ def _percent_axis(axes: Axes) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.grid(axis="y", color=FAINT, linewidth=0.5, alpha=0.5)
+
+
+def _positions(ladder: Ladder) -> list[float]:
+    """Where clean and the doses stand; numbers of faults by their order of magnitude."""
+    doses = [float(v) for v, _ in ladder.doses]
+    if ladder.dose not in words.FAULT_DOSES:
+        return [0.0, *doses]
+    logs = [math.log10(dose) for dose in doses]
+    return [logs[0] - 1.0, *logs]
 
 
 def _spread(xs: Sequence[float], texts: Sequence[str]) -> list[int]:

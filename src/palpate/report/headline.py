@@ -227,7 +227,8 @@ def _finding(
 
 def _fault_finding(model: str, clean: Row | None, evidence: Evidence) -> Finding:
     """What single faults can do counts, however rare: a mean over many faults would hide it."""
-    own = evidence.worst.find(target=model)
+    every = evidence.worst.find(target=model)
+    own = [w for w in every if w.flips == 1] or every
     if not own:
         return "no loss shown"
     limit = _limit(clean, evidence)

@@ -77,6 +77,8 @@ def ladders(summary: Summary, kind: str) -> list[Ladder]:
             setting = _setting(row)
             dose = words.dose_of(setting)
             rest = {k: v for k, v in setting.items() if k != dose}
+            if dose == "bit_error_rate":
+                rest.pop("flips", None)  # the rate decides their number
             if row.perturbation == ALL_ATTACKS:
                 rest.pop("attacks", None)
             groups.setdefault((row.perturbation, registry.canonical(rest)), []).append(row)

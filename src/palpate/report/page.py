@@ -1,6 +1,5 @@
 """`render(record, path)`: the whole report as one HTML file without network or JavaScript."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,17 +12,17 @@ from markupsafe import Markup
 from palpate.record import Record, write_atomic
 from palpate.report import figures, tables, words
 from palpate.report.appendix import glossary, not_tested, provenance
+from palpate.report.fault_view import fault_views
 from palpate.report.gallery import gallery
 from palpate.report.headline import MEANINGS, Evidence, chance_level, verdict
 from palpate.report.ladders import Ladder, ladders, models_of, several_attacks
 from palpate.statistics.checks import checks
+from palpate.statistics.critical import Critical
 from palpate.statistics.paired import Difference, paired
-from palpate.statistics.strata import Stratum, strata, worst_faults
+from palpate.statistics.strata import worst_faults
 from palpate.statistics.summary import Summary, summarise
 from palpate.statistics.table import Table
-
-_LAYERS = 24  # layers drawn per model; the table lists up to _LAYER_ROWS
-_LAYER_ROWS = 80
+from palpate.statistics.upsets import upsets
 
 
 @dataclass(frozen=True)
@@ -43,33 +42,6 @@ class Section:
     legend: tuple[tuple[str, Markup], ...]
     charts: tuple[tuple[str, Markup], ...]
     grids: tuple[tables.Grid, ...]
-
-
-@dataclass(frozen=True)
-class FaultView:
-    """The faults of one model under one fault model.
-
-    Attributes:
-        title: model and setting.
-        whole: over all faults.
-        fields: by bit field.
-        layers: by layer, as listed.
-        bits: by bit position.
-        left_out: layers that are not listed.
-        by_layer: drawing; None without layers.
-        by_bit: drawing; None without bits.
-        worst: worst single faults.
-    """
-
-    title: str
-    whole: Stratum
-    fields: Sequence[Stratum]
-    layers: Sequence[Stratum]
-    bits: Sequence[Stratum]
-    left_out: int
-    by_layer: Markup | None
-    by_bit: Markup | None
-    worst: Sequence[Any]
 
 
 def render(record: Record, path: Path) -> Path:
@@ -106,6 +78,7 @@ def _content(record: Record) -> dict[str, Any]:
         worst_faults(record),
     )
     chance = chance_level(record)
+    views = fault_views(record, worst)
     return {
         "style": Markup(_source("style.css")),
         "manifest": record.manifest,
@@ -119,7 +92,11 @@ def _content(record: Record) -> dict[str, Any]:
         "differences": differences.find(kind="disturbance"),
         "duels": _duels(differences),
         "cards": gallery(record),
-        "faults": _faults(record, worst),
+        "faults": views,
+        "flip_curves": _flip_curves(found, chance=chance),
+        "fault_legend": _legend(models_of(summary), "faults"),
+        "has_critical": any(view.critical for view in views),
+        "upsets": upsets(record),
         "not_tested": not_tested(record),
         "failed": [c for c in record.cells if c.status != "ok"],
         "missing": record.missing,
@@ -136,6 +113,7 @@ def _helpers() -> dict[str, Any]:
         "count": words.count,
         "plural": words.plural,
         "points": words.points,
+        "bits_of": _bits_of,
         "spaced": words.spaced,
         "setting_words": _setting_words,
     }
@@ -147,6 +125,14 @@ def _source(name: str) -> str:
 
 def _setting_words(text: str) -> str:
     return words.setting_words(orjson.loads(text))
+
+
+def _bits_of(row: Critical) -> str:
+    counted = row.count()
+    if counted is None:
+        return "–"
+    value, low, high = (words.count(number) for number in counted)
+    return f"{value} [{low}, {high}]"
 
 
 def _sections(found: list[Ladder], models: list[str], *, chance: float | None) -> list[Section]:
@@ -171,6 +157,18 @@ def _sections(found: list[Ladder], models: list[str], *, chance: float | None) -
     return sections
 
 
+def _flip_curves(found: list[Ladder], *, chance: float | None) -> tuple[tuple[str, Markup], ...]:
+    """Score against the number of flips and against the bit error rate."""
+    return tuple(
+        (
+            f"{ladder.title}, by {words.dose_title(ladder.dose)}",
+            Markup(figures.curve(ladder, chance=chance)),
+        )
+        for ladder in found
+        if ladder.family == "faults" and len(ladder.doses) > 1
+    )
+
+
 def _legend(models: list[str], within: str) -> tuple[tuple[str, Markup], ...]:
     return tuple(
         (model, Markup(figures.swatch(i, within=within))) for i, model in enumerate(models)
@@ -182,39 +180,6 @@ def _duels(differences: Table[Difference]) -> dict[str, list[Difference]]:
     for row in differences.find(kind="model"):
         duels.setdefault(f"{row.target} minus {row.other}", []).append(row)
     return duels
-
-
-def _faults(record: Record, worst: Table[Any]) -> list[FaultView]:
-    rows, views = strata(record), list[FaultView]()
-    for whole in rows.find(by="all"):
-        same = {k: getattr(whole, k) for k in ("target", "perturbation", "setting")}
-        layers = sorted(rows.find(by="layer", **same), key=lambda r: -(r.sdc.value or 0.0))
-        bits = rows.find(by="bit", **same)
-        setting = _setting_words(whole.setting)
-        title = f"{whole.target} · {words.spaced(whole.perturbation)}, {setting}"
-        drawn = layers[:_LAYERS]
-        views.append(
-            FaultView(
-                title=title,
-                whole=whole,
-                fields=rows.find(by="field", **same),
-                layers=layers[:_LAYER_ROWS],
-                bits=bits,
-                left_out=max(0, len(layers) - _LAYER_ROWS),
-                by_layer=_dots(drawn, f"by layer, {title}", upright=False),
-                by_bit=_dots(bits, f"by bit position, {title}", upright=True),
-                worst=worst.find(**same),
-            )
-        )
-    return views
-
-
-def _dots(rows: Sequence[Stratum], title: str, *, upright: bool) -> Markup | None:
-    if not rows:
-        return None
-    # both ends of a path tell layers apart: the stage and block, and the module
-    labels = [r.name if len(r.name) <= 36 else f"{r.name[:18]}…{r.name[-17:]}" for r in rows]
-    return Markup(figures.dots(rows, title=title, labels=labels, upright=upright))
 
 
 def _numbers(summary: Summary) -> list[tables.Grid]:

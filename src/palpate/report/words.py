@@ -7,6 +7,7 @@ from typing import Any, Final
 from palpate.statistics._check import fraction
 
 DOSES: Final = ("epsilon", "severity", "coverage")
+FAULT_DOSES: Final = ("bit_error_rate", "flips")
 NORMS: Final[Mapping[str, str]] = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 FAMILIES: Final[Mapping[str, str]] = {
     "attacks": "Attacks",
@@ -91,7 +92,8 @@ def plural(n: int, noun: str) -> str:
 
 def dose_of(setting: Mapping[str, Any]) -> str | None:
     """Name of the parameter that says how strong the disturbance is."""
-    return next((name for name in DOSES if name in setting), None)
+    found = next((name for name in DOSES if name in setting), None)
+    return found or next((name for name in FAULT_DOSES if setting.get(name)), None)
 
 
 def dose_text(name: str | None, value: Any) -> str:
@@ -100,25 +102,31 @@ def dose_text(name: str | None, value: Any) -> str:
         return fraction(float(value))
     if name == "coverage" and isinstance(value, int | float):
         return f"{value * 100:g} %"
+    if name == "bit_error_rate":
+        digits, exponent = f"{value:.1e}".split("e")
+        return f"{digits.removesuffix('.0')}e{int(exponent)}".replace("-", "−")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def dose_title(name: str | None) -> str:
     """A dose's name in words."""
-    return {"epsilon": "epsilon", None: "setting"}.get(name, str(name))
+    return "setting" if name is None else spaced(name)
 
 
 def setting_words(setting: Mapping[str, Any]) -> str:
     """A setting in words, the dose first, without what is None, empty or a single trial.
 
-    Where there is no dose (faults) parameters that are off, all or one are left out too.
+    Of faults, parameters that are off, all or one are left out too.
     """
     dose = dose_of(setting)
-    words = [f"{dose} {dose_text(dose, setting[dose])}"] if dose else []
+    words = [f"{spaced(dose)} {dose_text(dose, setting[dose])}"] if dose else []
+    of_faults = dose is None or dose in FAULT_DOSES
     for name, value in setting.items():
         if name == dose or value in (None, "", [], ()) or (value == 1 and name in _ONCE):
             continue
-        if dose is None and name not in _DRAWN and value in _OFF:
+        if name == "flips" and dose == "bit_error_rate":
+            continue  # the rate decides their number
+        if of_faults and name not in _DRAWN and value in _OFF:
             continue
         words.append(NORMS[value] if name == "norm" and value in NORMS else _word(name, value))
     return ", ".join(words)

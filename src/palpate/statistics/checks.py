@@ -15,6 +15,7 @@ from palpate.metrics.base import LABELS
 from palpate.record import CellRecord, Record
 from palpate.statistics._attack_checks import attack_checks
 from palpate.statistics._check import Check, checked, named
+from palpate.statistics._margin_checks import margin_checks
 from palpate.statistics._not_run import not_run
 from palpate.statistics.cells import Cells, design_of
 from palpate.statistics.paired import label, scores
@@ -44,6 +45,7 @@ def checks(record: Record, *, summary: Summary | None = None) -> Table[Check]:
         *attack_checks(cells),
         *_dose_moves_more(cells),
         *_faults_reach_the_output(cells),
+        *margin_checks(cells),
         *_dataset(record),
         *_intervals(summary or summarise(record)),
         *not_run(record),

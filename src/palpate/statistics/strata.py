@@ -18,6 +18,8 @@ from palpate.statistics.paired import label, scores
 from palpate.statistics.table import Table
 
 SEVERAL = "several"
+BETWEEN = " · "
+_BY = ("all", "layer", "group", "part", "bit", "layer part", "group part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,10 @@ class Stratum:
         target: label of the model, with its defence.
         perturbation: component name.
         setting: parameters as canonical JSON.
-        by: "all", "layer", "field" or "bit".
-        name: of the layer, field or bit; "several" where one trial hit more than one.
+        by: "all", "layer", "group", "part" (the bit field, the top exponent bit apart), "bit", or
+            "layer part" and "group part" for maps.
+        name: of the layer, group, part or bit, for maps both with `BETWEEN` between them; "several"
+            where one trial hit more than one.
         trials: faults that hit it.
         chosen: whether a search has chosen them; they are then no sample of anything.
         masked: share of (fault, image) pairs without effect on the decision.
@@ -60,6 +64,7 @@ class WorstFault:
         trial: number of the fault.
         site: tensor, index and bit; "and n more" where it flipped several.
         field: sign, exponent, mantissa or integer.
+        flips: bits that the trial flipped.
         before: value stored before the flip, as text.
         after: value stored after it, as text.
         clean: mean score without the fault.
@@ -74,6 +79,7 @@ class WorstFault:
     trial: int
     site: str
     field: str
+    flips: int
     before: str
     after: str
     clean: float
@@ -83,7 +89,7 @@ class WorstFault:
 
 
 def strata(record: Record) -> Table[Stratum]:
-    """SDC, DUE and masked shares of every fault cell: over all, by layer, by field and by bit.
+    """SDC, DUE and masked shares of every fault cell, over all and by what was hit.
 
     Faults that a search has chosen are listed over all only: they are no sample of any layer.
 
@@ -94,7 +100,7 @@ def strata(record: Record) -> Table[Stratum]:
     found: list[Stratum] = []
     for cell in cells.finished("faults"):
         rows = cells.rows(cell)
-        for by in ("all",) if is_chosen(cell.notes) else ("all", "layer", "field", "bit"):
+        for by in _BY[:1] if is_chosen(cell.notes) else _BY:
             found.extend(_by(cells, cell, rows, by))
     return Table(tuple(found))
 
@@ -144,7 +150,7 @@ def _share(
 ) -> Estimate:
     kept = np.flatnonzero(here[rows["trial"]])
     part = {name: rows[name][kept] for name in ("case", "trial", "verdict")}
-    numbers, weights, drawn = _dealt(cell, here)
+    numbers, weights, drawn = dealt(cell, here)
     return stratified(
         Share((part["verdict"] == verdict).astype(np.float64)),
         design_of(part, "faults", notes=cell.notes),
@@ -154,8 +160,17 @@ def _share(
     )
 
 
-def _dealt(cell: CellRecord, here: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Values, float]:
-    """Stratum of each trial among those hit, memory that its hits stand for, memory drawn from."""
+def dealt(cell: CellRecord, here: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Values, float]:
+    """How the trials that hit one part of the memory were dealt.
+
+    Args:
+        cell: of random faults.
+        here: (trials,) whether a trial hit the part.
+
+    Returns:
+        Stratum of each trial among those hit, memory that the hits in each stand for, and the share
+        of the memory that was drawn from at all.
+    """
     notes = [] if is_chosen(cell.notes) else cell.notes
     names = [str(note.get("stratum", "")) for note in notes] or [""] * len(here)
     size = {str(n.get("stratum", "")): float(n.get("share", 1.0)) for n in notes}
@@ -169,13 +184,19 @@ def _dealt(cell: CellRecord, here: NDArray[np.bool_]) -> tuple[NDArray[np.intp],
 def _name(note: dict[str, Any], by: str) -> str:
     if by == "all":
         return "all"
-    found = {str(site.get(by, "")) or ("root" if by == "layer" else "") for site in _sites(note)}
+    found = {_key(site, by) for site in sites_of(note)}
     if not found:
         return ""
     return found.pop() if len(found) == 1 else SEVERAL
 
 
-def _sites(note: dict[str, Any]) -> list[dict[str, Any]]:
+def _key(site: dict[str, Any], by: str) -> str:
+    names = [str(site.get(key, "")) or ("root" if key == "layer" else "") for key in by.split()]
+    return BETWEEN.join(names) if all(names) else ""
+
+
+def sites_of(note: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sites that a trial names."""
     return note.get("sites") or []
 
 
@@ -189,10 +210,11 @@ def _trials(cell: CellRecord, rows: Rows) -> Iterator[WorstFault]:
         "due": np.bincount(trial, weights=rows["verdict"] == "due", minlength=cell.trials) / count,
     }
     for number, note in enumerate(cell.notes):
-        sites = _sites(note)
+        sites = sites_of(note)
         first = sites[0] if sites else {}
         index = ", ".join(str(i) for i in first.get("index") or ())
-        more = f" and {len(sites) - 1} more" if len(sites) > 1 else ""
+        flips = int(note.get("flips", len(sites)))
+        more = f" and {flips - 1} more" if flips > 1 else ""
         yield WorstFault(
             target=label(cell),
             perturbation=cell.perturbation,
@@ -200,6 +222,7 @@ def _trials(cell: CellRecord, rows: Rows) -> Iterator[WorstFault]:
             trial=number,
             site=f"{first.get('tensor', 'unknown')}[{index}] bit {first.get('bit', '?')}{more}",
             field=_name(note, "field"),
+            flips=flips,
             before=_number(first.get("before")),
             after=_number(first.get("after")),
             **{name: float(values[number]) for name, values in mean.items()},
