@@ -104,3 +104,32 @@ def test_an_activation_in_place_is_answered_together_with_what_it_changes(nets, 
         target.predict(batch)
     assert net.act1 not in ran
     assert net.layer4[1].act1 not in ran
+
+
+class WritesIntoWhatItIsHanded(nn.Module):
+    """Replaces an entry of its encoder's dict, as CLIPSeg of transformers 5 does."""
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3)
+
+        def forward(self, x):
+            return {"pooled": self.conv(x).mean(dim=(2, 3))}
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = self.Encoder()
+        self.projection = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x):
+        found = self.encoder(x)
+        found["pooled"] = self.projection(found["pooled"])
+        return self.head(found["pooled"])
+
+
+def test_a_container_that_the_model_writes_into_is_handed_out_new(wrap, agree):
+    torch.manual_seed(0)
+    target, batch = wrap(WritesIntoWhatItIsHanded(), (2, 3, 8, 8))
+    assert agree(WeightBitFlip(trials=40, tensors=("projection",)), target, batch) == []

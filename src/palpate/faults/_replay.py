@@ -179,7 +179,8 @@ class Replay:
         known = golden if call.pure and call in where[:1] else None
 
         def memoised(*_: object) -> Any:
-            return tree_map(copied, golden) if call.overwritten else golden
+            # containers are new each time: a model may write into those that it was handed
+            return tree_map(copied if call.overwritten else _itself, golden)
 
         def faulty(real: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> Any:
             return change(real, args, kwargs, known)
@@ -208,12 +209,16 @@ class Replay:
             inputs = tree_map(copied, (args, kwargs)) if module is self._net else None
             result = real(*args, **kwargs)
             if call in kept:
-                self._store[call] = tree_map(copied, result) if call.overwritten else result
+                self._store[call] = tree_map(copied if call.overwritten else _itself, result)
             if module is self._net:
                 self._inputs, self._golden = inputs, tree_map(copied, result)
             return result
 
         return forward
+
+
+def _itself(leaf: Any) -> Any:
+    return leaf
 
 
 def memory_limit() -> int:

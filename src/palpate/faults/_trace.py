@@ -198,7 +198,14 @@ class Trace(TorchDispatchMode):
 def traced(target: Target, batch: Batch, count: int) -> Trace:
     """Trace of one pass of the batch's first sample, repeated `count` times."""
     trace = Trace(target.module)
-    probe = Batch(
+    with trace.recording():
+        target.predict(probe(batch, count))
+    return trace
+
+
+def probe(batch: Batch, count: int) -> Batch:
+    """The batch's first sample, repeated `count` times."""
+    return Batch(
         images=torch.cat([batch.images[:1]] * count),
         references=torch.cat([batch.references[:1]] * count),
         samples=batch.samples[:1] * count,
@@ -206,9 +213,6 @@ def traced(target: Target, batch: Batch, count: int) -> Trace:
         sites=batch.sites[:1] * count,
         prompts=None if batch.prompts is None else batch.prompts[:1] * count,
     )
-    with trace.recording():
-        target.predict(probe)
-    return trace
 
 
 def storage_key(tensor: Tensor) -> int | None:

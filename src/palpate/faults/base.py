@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from palpate.errors import RestorationError
+from palpate.faults._trace import probe
 from palpate.perturbation import Enter, Perturbation, World
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
@@ -63,6 +64,7 @@ class Fault(Perturbation):
             RestorationError: a trial left the model changed.
         """
         self.check(target)
+        target.predict(probe(batch, 2))  # some models hook themselves up on their first call
         before = fingerprint(target.module)
         with self._ready(target, batch) as enter:
             yield enter
