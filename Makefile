@@ -40,7 +40,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps torchattacks
 	touch $@
 
-# pytorchfi pins an old torch; the benchmarks need only its injector. PyTorchFI and smp serve as peer and as U-Net.
+# pytorchfi pins an old torch; the benchmarks need only its injector.
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps pytorchfi segmentation-models-pytorch
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps pytorchfi
 	touch $@

@@ -205,11 +205,15 @@ class TargetSource(ABC):
 
     @abstractmethod
     def build(self, *, classes: int, channels: int) -> nn.Module:
-        """Make the network with fresh weights for so many classes and input channels."""
+        """Make the network with fresh weights for so many outputs and input channels."""
 
     @abstractmethod
     def default_label(self) -> str:
         """Name in tables when the audit file gives none."""
+
+    def outputs(self, task: Task) -> int:
+        """How many logits or planes the network gives for a task: one per class by default."""
+        return len(task.classes)
 
     def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The tensors of a checkpoint under the names that the built network has for them."""
@@ -229,7 +233,7 @@ class TargetSource(ABC):
                 f"{registry.name_of(self)}: expected a task of {expected}, got"
                 f" {type(task).__name__}"
             )
-        module = self.build(classes=len(task.classes), channels=channels)
+        module = self.build(classes=self.outputs(task), channels=channels)
         if self.weights is not None:
             state = load_state(self.weights, allow_pickle=self.allow_pickle)
             fit_state(module, self.own_state(state), self.weights)
@@ -241,6 +245,12 @@ class TargetSource(ABC):
             std=self.std,
             name=self.label or self.default_label(),
         )
+
+
+def mask_planes(task: Task, *, two_planes: bool) -> int:
+    """Planes of a segmentation head: one for background against one class, else one per class."""
+    exclusive = isinstance(task, Segmentation) and task.exclusive
+    return 1 if exclusive and len(task.classes) == 2 and not two_planes else len(task.classes)
 
 
 def _unwrap(output: Any, name: str) -> Tensor:
