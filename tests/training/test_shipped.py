@@ -61,6 +61,7 @@ def test_what_is_shipped():
     names = {path.stem for path in CARDS}
     assert {f"{kind}_breastmnist" for kind in ("medmamba_nano", "resnet18", "vit")} <= names
     assert {f"medmamba_nano_{name}" for name in ("busi_cls64", "isic2017_28", "mednist64")} <= names
+    assert {f"{kind}_isic2017_28" for kind in ("medmamba_nano", "resnet18", "vit")} <= names
     sizes = [path.with_suffix(".safetensors").stat().st_size for path in CARDS]
     assert max(sizes) < 3e6
 
