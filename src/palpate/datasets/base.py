@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from palpate import registry
+from palpate.datasets._masks import Masks
 from palpate.errors import DataError
 from palpate.types import Batch, Bounds, Classification, MultiLabel, Task
 
@@ -42,7 +43,8 @@ class Samples:
     Attributes:
         read: indices -> (n, channel, *spatial), uint8 (scaled by 1/255 into the bounds) or
             floating within the bounds.
-        references: class indices (n,), label vectors (n, classes), or masks (n, ...).
+        references: class indices (n,), label vectors (n, classes), or masks: label maps
+            (n, *spatial) or 0/1 planes (n, classes, *spatial), as an array or read when needed.
         ids: one name per image, unique.
         cases: patient or study per image.
         sites: subgroup per image, empty strings if unknown.
@@ -55,7 +57,7 @@ class Samples:
     """
 
     read: Read
-    references: NDArray[Any]
+    references: NDArray[Any] | Masks
     ids: tuple[str, ...]
     cases: tuple[str, ...]
     sites: tuple[str, ...]
@@ -163,9 +165,11 @@ class Samples:
         sha = hashlib.sha256()
         contract = [self.ids, self.cases, self.sites, repr(self.task), list(self.bounds)]
         sha.update(registry.canonical(contract).encode())
-        sha.update(np.ascontiguousarray(self.references.astype(np.int64)).tobytes())
-        for start in range(0, len(self), 256):
-            indices = range(start, min(start + 256, len(self)))
+        blocks = [range(i, min(i + 256, len(self))) for i in range(0, len(self), 256)]
+        for indices in blocks:
+            some = self.references[list(indices)].astype(np.int64)
+            sha.update(np.ascontiguousarray(some).tobytes())
+        for indices in blocks:
             raw = self.read(indices)
             self._images(raw, indices)
             sha.update(f"{raw.dtype} {raw.shape}".encode())
@@ -193,6 +197,8 @@ class Samples:
         return images
 
     def _check_references(self) -> None:
+        if isinstance(self.references, Masks):
+            return  # checked as they are read
         classes = len(self.task.classes)
         top = classes - 1 if isinstance(self.task, Classification) else 1
         if isinstance(self.task, MultiLabel) and self.references.shape[1:] != (classes,):

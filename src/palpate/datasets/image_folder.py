@@ -1,6 +1,5 @@
 """Image files in class folders, or listed in a CSV manifest with path, label, case and site."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +7,14 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from typing_extensions import override
 
+from palpate.datasets._files import SCALES, picture, stacked, table
 from palpate.datasets.base import Dataset, Samples
 from palpate.errors import DataError, UnknownComponent, nearest
 from palpate.types import Bounds, Classification
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
-_SCALES = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.int32): 65535.0}
 
 
 class _Row(NamedTuple):
@@ -90,19 +88,7 @@ class ImageFolder(Dataset):
         return [_Row(p, p.parent.name, p.relative_to(self.path).as_posix(), "") for p in files]
 
     def _listed(self, manifest: Path) -> list[_Row]:
-        try:
-            with manifest.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                given = list(reader)
-                columns = reader.fieldnames or ()
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{manifest}: cannot read the manifest: {error}") from None
-        wanted = ("path", "label", *(("split",) if self.split else ()))
-        for column in wanted:
-            if column not in columns:
-                raise DataError(
-                    f"{manifest}: expected a column {column!r}, got {', '.join(columns) or 'none'}"
-                )
+        given, _ = table(manifest, ("path", "label", *(("split",) if self.split else ())))
         kept = [r for r in given if not self.split or r["split"] == self.split]
         rows = [
             _Row(self.path / r["path"], r["label"], r.get("case") or r["path"], r.get("site") or "")
@@ -114,22 +100,17 @@ class ImageFolder(Dataset):
         return rows
 
     def _stack(self, paths: Sequence[Path]) -> NDArray[np.float32]:
-        images = [self._open(path) for path in paths]
-        for path, image in zip(paths, images, strict=True):
-            if image.shape != images[0].shape:
-                raise DataError(
-                    f"image_folder: expected images of one shape, got {images[0].shape} in"
-                    f" {paths[0]} and {image.shape} in {path}; set size to resize"
-                )
-        return np.stack(images)
+        return stacked([self._open(path) for path in paths], paths, what="image_folder")
 
     def _open(self, path: Path) -> NDArray[np.float32]:
-        array = self._numbers(path) if path.suffix.lower() == ".npy" else self._pixels(path)
+        array = (
+            self._numbers(path) if path.suffix.lower() == ".npy" else picture(path, size=self.size)
+        )
         if array.ndim == 2:
             array = array[..., None]
         if array.ndim != 3 or array.shape[2] not in (1, 3):
             raise DataError(f"{path}: expected a grey or RGB image, got shape {array.shape}")
-        scale = _SCALES.get(array.dtype)
+        scale = SCALES.get(array.dtype)
         low, high = self.bounds
         values = array.astype(np.float32)
         if scale is not None:
@@ -147,15 +128,3 @@ class ImageFolder(Dataset):
                 " resized"
             )
         return array
-
-    def _pixels(self, path: Path) -> NDArray[Any]:
-        try:
-            with Image.open(path) as image:
-                picture = image.convert("RGB") if image.mode == "P" else image
-                if picture.mode in ("RGBA", "LA", "CMYK"):
-                    raise DataError(f"{path}: expected a grey or RGB image, got {picture.mode}")
-                if self.size is not None:
-                    picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
-                return np.asarray(picture)
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as an image: {error}") from None

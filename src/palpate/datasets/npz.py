@@ -8,16 +8,15 @@ are class numbers (n,) or (n, 1), or 0/1 vectors (n, classes). Beside the file m
   is then checked), `group` (patient or cluster of near-duplicates), and subgroups such as `sex`.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from palpate.datasets._files import facts, table
 from palpate.datasets._splits import find, shared_places, split_arrays
 from palpate.datasets.base import Dataset, Samples
 from palpate.errors import DataError, UnknownComponent, nearest
@@ -54,8 +53,8 @@ class Npz(Dataset):
     def _read(self) -> Samples:
         path = self._find()
         images, labels = split_arrays(path, self.split)
-        facts = _facts(path.with_name("dataset.json"))
-        task, references = self._task(_classes(self.classes or facts.get("classes", ())), labels)
+        known = facts(path.with_name("dataset.json"))
+        task, references = self._task(_classes(self.classes or known.get("classes", ())), labels)
         ids = tuple(f"{path.stem}/{self.split}/{i:05d}" for i in range(len(images)))
         rows = self._rows(path.with_name("split.csv"), count=len(images))
         if isinstance(task, Classification):
@@ -69,8 +68,8 @@ class Npz(Dataset):
             sites=tuple(row[self.site] for row in rows) if self.site else ("",) * len(ids),
             task=task,
             label=f"{path.stem} {self.split}",
-            licence=str(facts.get("licence", "")),
-            attribution=str(facts.get("attribution", "")),
+            licence=str(known.get("licence", "")),
+            attribution=str(known.get("attribution", "")),
             warnings=() if groups else _NO_GROUPS,
         )
 
@@ -107,7 +106,7 @@ class Npz(Dataset):
             rows: list[dict[str, str]] = []
             columns: list[str] = []
         else:
-            rows, columns = _table(path, {"split", "index"})
+            rows, columns = table(path, {"split", "index"})
             rows = [row for row in rows if row["split"] == self.split]
             if [row["index"] for row in rows] != [str(i) for i in range(count)]:
                 raise DataError(
@@ -121,33 +120,11 @@ class Npz(Dataset):
         return rows
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return dict(orjson.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: expected a JSON object, got {error}") from None
-
-
 def _classes(given: Any) -> tuple[str, ...]:
     """Names in order, from a list or from {"0": name, ...}."""
     if isinstance(given, dict):
         return tuple(str(given[key]) for key in sorted(given, key=int))
     return tuple(str(name) for name in given)
-
-
-def _table(path: Path, wanted: set[str]) -> tuple[list[dict[str, str]], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            columns = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table: {error}") from None
-    for column in sorted(wanted - set(columns)):
-        raise DataError(f"{path}: expected a column {column!r}, got {', '.join(columns) or 'none'}")
-    return rows, columns
 
 
 def _check_labels(
