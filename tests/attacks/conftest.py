@@ -9,6 +9,7 @@ from torch import nn
 
 from palpate import registry
 from palpate.targets.base import Target
+from palpate.types import Segmentation
 
 
 class Trained(NamedTuple):
@@ -46,3 +47,21 @@ def trained():
     )
     batch = samples.batch(range(64))
     return Trained(target, batch.images, batch.references)
+
+
+class Masked(NamedTuple):
+    target: Target
+    images: torch.Tensor
+    masks: torch.Tensor
+
+
+@pytest.fixture(scope="session")
+def thresholds():
+    """z = 10 (x - 0.5) per pixel, softmax: every optimal attack on it is known in closed form."""
+    module = nn.Conv2d(1, 2, kernel_size=1).eval()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([0.0, 10.0]).reshape(2, 1, 1, 1))
+        module.bias.copy_(torch.tensor([0.0, -5.0]))
+    task = Segmentation(("background", "lesion"))
+    images = torch.rand((3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    return Masked(Target(module, task), images, (images[:, 0] > 0.5).long())

@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from palpate.attacks.fgsm import Fgsm
 from palpate.contracts.oracles import batch, linear
+from palpate.types import Bounds
 
 
 @pytest.mark.parametrize("epsilon", [1 / 255, 8 / 255])
@@ -40,3 +43,51 @@ def test_l2_step_has_the_length_of_the_budget():
     moved = Fgsm(epsilon=0.3, norm="l2")(target, given.images, given.references) - given.images
 
     assert torch.allclose(moved.flatten(1).norm(dim=1), torch.full((4,), 0.3), atol=1e-5)
+
+
+def test_blend_is_what_the_study_codes():
+    """(1 - eps) x + eps sign(g), clipped: dims the image and overspends on bright pixels."""
+    target, given = linear(), batch(4, classes=2)
+    attack = Fgsm(epsilon=0.03, update="blend")
+
+    found = attack(target, given.images, given.references)
+
+    signs = Fgsm(epsilon=1e-3)(target, given.images, given.references) - given.images
+    expected = (0.97 * given.images + 0.03 * signs.sign()).clamp(0, 1)
+    inside = (given.images > 0.01) & (given.images < 0.99)  # else the probe step was clipped
+    assert torch.allclose(found[inside], expected[inside], atol=1e-6)
+    spent = float((found - given.images).abs().max())
+    assert 0.03 < spent <= 0.06
+    assert attack.budget == 0.06
+
+
+def test_blend_on_another_range_is_the_same_picture():
+    given = batch(4, classes=2)
+    unit = linear()
+    wide = dataclasses.replace(unit, bounds=Bounds(-100.0, 300.0), mean=(-100.0,), std=(400.0,))
+
+    small = Fgsm(epsilon=0.02, update="blend")(unit, given.images, given.references)
+    large = Fgsm(epsilon=8.0, update="blend")(wide, given.images * 400 - 100, given.references)
+
+    assert torch.allclose(large, small * 400 - 100, atol=1e-3)
+
+
+def test_exchanged_arguments_change_the_attack(thresholds):
+    """seeds.md 3.3: with Dice, as coded, foreground goes up and background down: it helps."""
+    target, images, masks = thresholds
+    right = Fgsm(epsilon=0.1, loss="dice")(target, images, masks) - images
+    wrong = Fgsm(epsilon=0.1, loss="dice", swap_arguments=True)(target, images, masks) - images
+
+    foreground = masks.bool().unsqueeze(1)
+    assert float(right[foreground].mean()) < -0.05
+    assert float(wrong[foreground].mean()) > 0.05
+
+
+def test_the_label_may_be_what_the_target_decides():
+    target, given = linear(), batch(8, classes=2, margin=0.2)
+    decided = target.logits(given.images).argmax(1)
+    one = Fgsm(epsilon=0.01, label="prediction")(target, given.images, given.references)
+    other = Fgsm(epsilon=0.01)(target, given.images, decided)
+
+    assert not torch.equal(decided, given.references)
+    assert torch.equal(one, other)

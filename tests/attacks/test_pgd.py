@@ -1,9 +1,11 @@
+import pytest
 import torch
 from torch import nn
 
 import palpate
 from palpate.attacks.pgd import Pgd
-from palpate.contracts.oracles import batch, constant, linear, probe
+from palpate.contracts.oracles import batch, constant, linear, probe, row_by_row
+from palpate.errors import ConfigError
 from palpate.outcome import Status
 from palpate.scoring import scores
 
@@ -117,22 +119,81 @@ def test_detached_and_constant_models_could_not_be_attacked():
         assert set(found.status) == {Status.NO_GRADIENT}
 
 
-def test_a_pixel_threshold_falls_exactly_where_the_budget_reaches():
-    """z = 10 (x - 0.5) per pixel: the optimum flips every pixel within epsilon of the threshold."""
-    module = nn.Conv2d(1, 2, kernel_size=1).eval()
-    with torch.no_grad():
-        module.weight.copy_(torch.tensor([0.0, 10.0]).reshape(2, 1, 1, 1))
-        module.bias.copy_(torch.tensor([0.0, -5.0]))
-    target = palpate.wrap(module, task=palpate.Segmentation(("background", "lesion")))
-    images = torch.rand((3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
-    masks = (images[:, 0] > 0.5).long()
+LOSSES = ["ce", "bce", "dice", "dice_ce", "focal", "dice_focal", "segpgd", "cospgd", "jsd"]
 
-    last = Pgd(epsilon=0.3, steps=10).search(target, images, masks).last
+
+@pytest.mark.parametrize("loss", [*LOSSES, "margin"])
+def test_a_pixel_threshold_falls_exactly_where_the_budget_reaches(thresholds, loss):
+    """The optimum flips every pixel within epsilon of the threshold, whatever the loss."""
+    target, images, masks = thresholds
+
+    last = Pgd(epsilon=0.3, steps=20, loss=loss).search(target, images, masks).last
 
     distance = (images[:, 0] - 0.5).abs()
     sure = (distance - 0.3).abs() > 1e-4
+    if loss == "margin":  # stops working on a pixel that is wrong enough, 0.1 past the threshold
+        sure &= (distance - 0.3).abs() > 0.06
     flipped = target.logits(last).argmax(1) != masks
     assert torch.equal(flipped[sure], (distance < 0.3)[sure])
+
+
+def test_leaving_early_gives_exactly_the_same_robust_accuracy_for_less_work(trained):
+    target, images, labels = trained
+    found = {}
+    for stop in (False, True):
+        attack = Pgd(epsilon=2 / 255, steps=10, restarts=2, stop_at_success=stop)
+        found[stop] = attack.search(target, images, labels)
+
+    right = {k: scores(target.predict(_batch(images, f.images)), labels) for k, f in found.items()}
+    last = scores(target.predict(_batch(images, found[True].last)), labels)
+    assert torch.equal(right[True], right[False])
+    assert 0 < float(right[True].mean()) < 1
+    assert torch.equal(last <= 0, right[True] <= 0)  # who left keeps the point that broke it
+    assert found[True].passes < 0.8 * found[False].passes
+
+
+def test_samples_that_stay_are_attacked_as_if_nobody_had_left():
+    target, given = row_by_row(), batch(6)
+    stayed = {}
+    for stop in (False, True):
+        attack = Pgd(epsilon=0.03, steps=8, stop_at_success=stop)
+        found = attack.search(target, given.images, given.references)
+        still = scores(target.predict(given.with_images(found.images)), given.references) > 0
+        stayed[stop] = found.last[still]
+
+    assert 0 < len(stayed[True]) < 6
+    assert torch.equal(stayed[True], stayed[False])
+
+
+def test_settings_of_one_attack_share_their_random_start():
+    plain = Pgd()
+    other = Pgd(steps=3, stop_at_success=True, loss="margin", restarts=4)
+
+    assert plain.seeds(7) == other.seeds(7)
+    assert plain.seeds(7) != Pgd(norm="l2").seeds(7)
+    assert plain.seeds(7) != plain.seeds(8)
+
+
+def test_blended_steps_stay_in_the_ball():
+    target, given = linear(), batch(8, classes=2, margin=0.1)
+    attack = Pgd(epsilon=0.05, steps=10, update="blend")
+
+    moved = attack(target, given.images, given.references) - given.images
+
+    assert float(moved.abs().max()) <= 0.05 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"update": "blend", "norm": "l2"}, "update: expected 'add' for l2"),
+        ({"restarts": 2, "random_start": False}, "random_start: true for several restarts"),
+        ({"swap_arguments": True, "loss": "jsd"}, "swap_arguments: expected a loss of"),
+    ],
+)
+def test_settings_that_contradict_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Pgd(**options)
 
 
 def test_bounds_other_than_unit_are_respected():

@@ -1,14 +1,35 @@
 """One forward and one backward with respect to the input only, remembering the best iterate."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from palpate.attacks._loss import cross_entropy
+from palpate.attacks._loss import Objective
+from palpate.attacks._projection import size
 from palpate.scoring import scores
 from palpate.targets.base import Target
 from palpate.types import Flags, Images, Logits, PerSample, Prediction, References
+
+Rows = Tensor  # indices of the samples that are still in the batch
+Measure = Callable[[Logits], PerSample]
+
+
+class Answer(NamedTuple):
+    """What the target said of some points.
+
+    Attributes:
+        logits: detached.
+        loss: per sample, detached.
+        gradient: of the loss in the points; zero where none exists, it is not finite, or none was
+            asked for.
+    """
+
+    logits: Logits
+    loss: PerSample
+    gradient: Images
 
 
 @dataclass
@@ -16,69 +37,172 @@ class Search:
     """What one attack has seen so far, per sample; local to one call.
 
     The best iterate is the one with the lowest score (the audit's own measure), and among those
-    the one with the highest loss. The clean start is no iterate: an attack that finds nothing
-    returns its best try, not the input.
+    the one with the highest loss; where `nearest` names a norm, it is the broken one (score 0)
+    nearest to the clean input. The clean start is no iterate: an attack that finds nothing returns
+    its best try, not the input.
 
     Attributes:
         target: the model, its parameters frozen by the caller.
         images: clean inputs (batch, channel, *spatial).
-        references: as in `Batch.references`.
+        references: what the attacker takes for the truth, as in `Batch.references`.
+        objective: the loss to increase.
+        aim: masks to come near to, in place of the references; the score is then 1 − Dice.
+        nearest: norm whose smallest value is searched; None where the lowest score is.
         best: best iterates so far; the clean input before any.
         score: score of `best`; infinite before any.
         loss: loss of `best`.
-        felt: whether a finite, non-zero gradient was met.
-        forwards: model passes so far, each over the whole batch.
+        distance: norm of the change of `best` in the `nearest` norm; infinite while unbroken.
+        felt: whether a finite, non-zero gradient (or, without gradients, another loss) was met.
+        passes: forward passes so far, in samples.
     """
 
     target: Target
     images: Images
     references: References
+    objective: Objective = field(default_factory=Objective)
+    aim: References | None = None
+    nearest: str | None = None
     best: Images = field(init=False)
     score: PerSample = field(init=False)
     loss: PerSample = field(init=False)
+    distance: PerSample = field(init=False)
     felt: Flags = field(init=False)
-    forwards: int = 0
+    passes: int = 0
 
     def __post_init__(self) -> None:
         self.best = self.images
         self.score = torch.full((len(self.images),), torch.inf, device=self.images.device)
         self.loss = torch.full_like(self.score, -torch.inf)
+        self.distance = torch.full_like(self.score, torch.inf)
         self.felt = torch.zeros_like(self.score, dtype=torch.bool)
 
-    def gradient(self, images: Images) -> Images:
-        """Gradient of the summed loss at `images`; zero where none exists or it is not finite."""
+    def gradient(
+        self, images: Images, *, rows: Rows | None = None, progress: float = 0.0
+    ) -> Images:
+        """Gradient of the summed loss at `images`; zero where none exists or it is not finite.
+
+        Args:
+            images: iterates of all samples, or of those in `rows`.
+            rows: indices of the samples; None for all.
+            progress: share of the steps that are done, for losses with a schedule.
+        """
+        return self.ask(images, rows=rows, progress=progress).gradient
+
+    def ask(
+        self,
+        images: Images,
+        *,
+        rows: Rows | None = None,
+        progress: float = 0.0,
+        measure: Measure | None = None,
+    ) -> Answer:
+        """Logits, loss and input gradient at some points, which are remembered if they are best.
+
+        Args:
+            images: as in `gradient`.
+            rows: as in `gradient`.
+            progress: as in `gradient`.
+            measure: another loss than the objective, as a function of the logits.
+        """
         points = images.detach().requires_grad_()
         with torch.enable_grad():
             logits = self.target.logits(points)
-            loss = self._losses(logits)
+            loss = self._losses(logits, rows, progress) if measure is None else measure(logits)
             gradient = _input_gradient(loss, points)
-        self._remember(images, logits.detach(), loss.detach())
+        logits, loss = logits.detach(), loss.detach()
+        self._remember(images, rows, logits, loss)
         finite = torch.isfinite(gradient)
         gradient = torch.where(finite, gradient, torch.zeros_like(gradient))
-        self.felt |= (gradient != 0).flatten(1).any(dim=1)
-        return gradient
+        self._feel((gradient != 0).flatten(1).any(dim=1), rows)
+        return Answer(logits, loss, gradient)
 
     @torch.no_grad()
-    def look(self, images: Images) -> None:
-        """Measure an iterate without a gradient."""
+    def look(
+        self, images: Images, *, rows: Rows | None = None, measure: Measure | None = None
+    ) -> Answer:
+        """Measure iterates without a gradient; arguments as in `ask`."""
         logits = self.target.logits(images)
-        self._remember(images, logits, self._losses(logits))
+        loss = self._losses(logits, rows, 1.0) if measure is None else measure(logits)
+        self._remember(images, rows, logits, loss)
+        return Answer(logits, loss, torch.zeros_like(images))
 
-    def _losses(self, logits: Logits) -> PerSample:
+    def standing(self, rows: Rows | None = None) -> Rows:
+        """Which of the samples still have a score above 0."""
+        among = torch.arange(len(self.images), device=self.images.device) if rows is None else rows
+        return among[self.score[among] > 0]
+
+    def part(self, rows: Rows) -> "Search":
+        """A fresh search among some of the samples; hand it to `join` when it is over."""
+        aim = None if self.aim is None else self.aim[rows]
+        return Search(
+            self.target, self.images[rows], self.references[rows], self.objective, aim, self.nearest
+        )
+
+    def join(self, part: "Search", rows: Rows) -> None:
+        """Take over what a part has found."""
+        self._keep(part.best, rows, part.score, part.loss, part.distance)
+        self._feel(part.felt, rows)
+        self.passes += part.passes
+
+    def judged(self, logits: Logits, rows: Rows | None = None) -> PerSample:
+        """Score in [0, 1] of some answers, 0 where the attack has all that it wants."""
+        prediction = Prediction(logits, self.target.task)
+        if self.aim is not None:
+            return 1 - scores(prediction, some(self.aim, rows))
+        return scores(prediction, some(self.references, rows))
+
+    def _losses(self, logits: Logits, rows: Rows | None, progress: float) -> PerSample:
+        known = self.references if self.aim is None else self.aim
         exclusive = Prediction(logits, self.target.task).exclusive
-        return cross_entropy(logits, self.references, exclusive=exclusive)
+        return self.objective(logits, some(known, rows), exclusive=exclusive, progress=progress)
 
-    def _remember(self, images: Images, logits: Logits, loss: PerSample) -> None:
-        self.forwards += 1
+    def _feel(self, felt: Flags, rows: Rows | None) -> None:
+        if rows is None:
+            self.felt |= felt
+        else:
+            self.felt[rows] |= felt
+
+    def _remember(self, images: Images, rows: Rows | None, logits: Logits, loss: PerSample) -> None:
+        self.passes += len(images)
         if images is self.images:
             return
-        score = scores(Prediction(logits, self.target.task), self.references)
+        score = self.judged(logits, rows)
         loss = torch.where(torch.isnan(loss), torch.inf, loss)
-        better = (score < self.score) | ((score == self.score) & (loss > self.loss))
+        distance = torch.full_like(score, torch.inf)
+        if self.nearest is not None:
+            near = size(images - some(self.images, rows), self.nearest)
+            distance = torch.where(score > 0, distance, near.to(distance.dtype))
+        self._keep(images, rows, score, loss.to(self.loss.dtype), distance)
+
+    def _keep(
+        self,
+        images: Images,
+        rows: Rows | None,
+        score: PerSample,
+        loss: PerSample,
+        distance: PerSample,
+    ) -> None:
+        old = some(self.score, rows)
+        better = (score < old) | ((score == old) & (loss > some(self.loss, rows)))
+        if self.nearest is not None:
+            far = some(self.distance, rows)
+            better = torch.where(torch.isinf(far), better, distance < far)
         where = better.reshape(-1, *(1 for _ in images.shape[1:]))
-        self.best = torch.where(where, images, self.best)
-        self.score = torch.where(better, score, self.score)
-        self.loss = torch.where(better, loss, self.loss)
+        self.best = put(self.best, rows, torch.where(where, images, some(self.best, rows)))
+        self.score = put(self.score, rows, torch.where(better, score, old))
+        self.loss = put(self.loss, rows, torch.where(better, loss, some(self.loss, rows)))
+        kept = torch.where(better, distance, some(self.distance, rows))
+        self.distance = put(self.distance, rows, kept)
+
+
+def some(values: Tensor, rows: Rows | None) -> Tensor:
+    """Values of some samples; of all for None."""
+    return values if rows is None else values[rows]
+
+
+def put(values: Tensor, rows: Rows | None, new: Tensor) -> Tensor:
+    """Values with those of some samples replaced; of all for None."""
+    return new if rows is None else values.index_copy(0, rows, new)
 
 
 def _input_gradient(loss: PerSample, points: Images) -> Tensor:

@@ -17,7 +17,7 @@ def direction(gradient: Images, norm: str) -> Images:
     """Steepest ascent direction of unit norm: the sign (linf) or the normalised gradient (l2)."""
     if norm == "linf":
         return gradient.sign()
-    return gradient / _per_sample(size(gradient, "l2"), gradient).clamp(min=1e-30)
+    return gradient / shaped(size(gradient, "l2"), gradient).clamp(min=1e-30)
 
 
 def project(images: Images, clean: Images, *, norm: str, epsilon: float, bounds: Bounds) -> Images:
@@ -29,12 +29,29 @@ def project(images: Images, clean: Images, *, norm: str, epsilon: float, bounds:
     if norm == "linf":
         difference = difference.clamp(-epsilon, epsilon)
     else:
-        length = _per_sample(size(difference, "l2"), difference)
+        length = shaped(size(difference, "l2"), difference)
         # 1e-7 inside: rounding must not leave the ball
         shrink = (epsilon * (1 - 1e-7)) / length.clamp(min=1e-30)
         difference = torch.where(length > epsilon, difference * shrink, difference)
     return (clean + difference).clamp(bounds.low, bounds.high)
 
 
-def _per_sample(values: PerSample, like: Images) -> PerSampleColumn:
+def blend(images: Images, way: Images, *, size: float, bounds: Bounds) -> Images:
+    """Convex blend of images with a direction, (1 − s) u + s · way, u the image on [0, 1].
+
+    Args:
+        images: within the bounds.
+        way: signs of the gradient.
+        size: in units of the bounds.
+        bounds: legal range, which the result is clipped to.
+    """
+    width = bounds.high - bounds.low
+    share = size / width
+    unit = (images - bounds.low) / width
+    mixed = ((1 - share) * unit + share * way).clamp(0, 1)
+    return (mixed * width + bounds.low).clamp(bounds.low, bounds.high)
+
+
+def shaped(values: PerSample, like: Images) -> PerSampleColumn:
+    """One value per sample, to multiply images with."""
     return values.reshape(-1, *(1 for _ in like.shape[1:]))

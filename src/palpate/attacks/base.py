@@ -1,4 +1,12 @@
-"""Attack base: the frame keeps the budget, the legal range and the model; a component searches."""
+"""Attack bases: the frame keeps the budget, the legal range and the model; a component searches.
+
+::
+
+    AnyAttack          the frame
+    ├── Attack         a fixed budget: `epsilon`; the most damage within it is searched
+    │   └── LossAttack   climbs a loss that the audit file chooses (`_climb`)
+    └── MinimalAttack  no fixed budget: the nearest broken input is searched (`_nearest`)
+"""
 
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
@@ -6,15 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, final
 
+from typing_extensions import override
+
+from palpate import registry
 from palpate.attacks._gradient import Search
+from palpate.attacks._loss import Objective
 from palpate.attacks._projection import size
-from palpate.errors import BudgetError, ConfigError
+from palpate.errors import BudgetError, CapabilityError, ConfigError
 from palpate.outcome import Status
 from palpate.perturbation import Perturbation, World, check_legal
 from palpate.registry import Number
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
-from palpate.types import Batch, Images, References
+from palpate.types import Batch, Classification, Images, References
 
 
 class Found(NamedTuple):
@@ -24,21 +36,20 @@ class Found(NamedTuple):
         images: best iterates, as the audit scores them.
         last: last iterates, as most libraries return them.
         status: per sample, whether there was a gradient and the input moved.
-        forwards: model passes over the batch.
+        passes: forward passes spent, in samples.
     """
 
     images: Images
     last: Images
     status: tuple[Status, ...]
-    forwards: int
+    passes: int
 
 
 @dataclass(frozen=True)
-class Attack(Perturbation):
-    """Base of all attacks.
+class AnyAttack(Perturbation):
+    """The frame around every attack.
 
     Attributes:
-        epsilon: largest allowed norm of the difference, in units of the target's bounds.
         norm: "linf" or "l2".
     """
 
@@ -46,29 +57,45 @@ class Attack(Perturbation):
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     dose: ClassVar[str] = "epsilon"
 
-    epsilon: Number = field(default=2 / 255, kw_only=True)
     norm: Literal["linf", "l2"] = field(default="linf", kw_only=True)
-
-    def __post_init__(self) -> None:
-        if not self.epsilon >= 0:
-            raise ConfigError(f"epsilon: expected 0 or more, got {self.epsilon}")
 
     @abstractmethod
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
         """Search with `search.gradient` and `search.look`; return the last iterate."""
 
+    @property
+    @abstractmethod
+    def budget(self) -> float | None:
+        """Largest allowed norm of the difference; None where there is no limit."""
+
+    @property
+    def objective(self) -> Objective:
+        """The loss that the search increases."""
+        return Objective()
+
+    @override
+    def seeds(self, campaign: int) -> Seeds:
+        """The same draws for every setting of one attack, so that settings compare like with like.
+
+        Early leaving, another loss or more steps then start from the same points.
+        """
+        cell = registry.canonical([registry.name_of(self), self.version, self.norm])
+        return Seeds(campaign=campaign, cell=cell)
+
+    @override
     def check(self, target: Target) -> None:
-        """Refuse a budget that no input could spend.
+        """Refuse a target without gradients, and a budget that no input could spend.
 
         Raises:
+            CapabilityError: the target lacks something in `needs`.
             ConfigError: epsilon beyond the width of the bounds.
         """
         super().check(target)
-        width = target.bounds.high - target.bounds.low
-        if self.norm == "linf" and self.epsilon > width:
+        epsilon, width = getattr(self, "epsilon", None), target.bounds.high - target.bounds.low
+        if self.norm == "linf" and epsilon is not None and epsilon > width:
             raise ConfigError(
                 f"{self!r}: expected epsilon within the width {width:g} of the bounds"
-                f" {tuple(target.bounds)}, got {self.epsilon:g}"
+                f" {tuple(target.bounds)}, got {epsilon:g}"
             )
 
     @final
@@ -89,7 +116,7 @@ class Attack(Perturbation):
             seeds: one per sample; the position by default.
 
         Returns:
-            Same shape, within epsilon of the images and within the bounds.
+            Same shape, within the budget and within the bounds.
 
         Raises:
             BudgetError: the component overspent (a defect of the component).
@@ -109,16 +136,17 @@ class Attack(Perturbation):
         """As calling, with the last iterate, the status and the cost beside the best."""
         self.check(target)
         clean = images.detach().to(target.device)
-        if self.epsilon == 0:
+        if self.budget == 0:
             return Found(clean, clean, (Status.OK,) * len(clean), 0)
-        search = Search(target, clean, references.to(target.device))
         with target.frozen():
+            search = self._searching(target, clean, references.to(target.device))
             last = self._run(search, list(range(len(clean))) if seeds is None else seeds)
-        self._check_budget(clean, search.best, target)
+        best = self._finished(search)
+        self._check_budget(clean, best, target)
         self._check_budget(clean, last, target)
         moved = (last != clean).flatten(1).any(dim=1)
         felt = zip(search.felt.tolist(), moved.tolist(), strict=True)
-        return Found(search.best, last, tuple(_status(*pair) for pair in felt), search.forwards)
+        return Found(best, last, tuple(_status(*pair) for pair in felt), search.passes)
 
     @final
     @contextmanager
@@ -129,12 +157,62 @@ class Attack(Perturbation):
         )
         yield World(target, batch.with_images(found.images), found.status, last=found.last)
 
+    def _searching(self, target: Target, clean: Images, references: References) -> Search:
+        return Search(target, clean, references, self.objective)
+
+    def _finished(self, search: Search) -> Images:
+        return search.best
+
     def _check_budget(self, clean: Images, images: Images, target: Target) -> None:
         check_legal(self, clean, images, target.bounds)
+        if self.budget is None:
+            return
         spent = float(size(images.double() - clean.double(), self.norm).max())
         slack = 1e-6 * (target.bounds.high - target.bounds.low)  # float32 rounding of clean + delta
-        if spent > self.epsilon + slack:
-            raise BudgetError(f"{self!r}: expected at most {self.epsilon:.8g}, spent {spent:.8g}")
+        if spent > self.budget + slack:
+            raise BudgetError(f"{self!r}: expected at most {self.budget:.8g}, spent {spent:.8g}")
+
+
+@dataclass(frozen=True)
+class Attack(AnyAttack):
+    """Base of the attacks with a fixed budget.
+
+    Attributes:
+        epsilon: largest allowed norm of the difference, in units of the target's bounds.
+    """
+
+    epsilon: Number = field(default=2 / 255, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    @property
+    @override
+    def budget(self) -> float:
+        return self.epsilon
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Refuse a budget that is negative or no number.
+
+    Raises:
+        ConfigError: with the value.
+    """
+    if not epsilon >= 0:
+        raise ConfigError(f"epsilon: expected 0 or more, got {epsilon}")
+
+
+def only_classification(attack: AnyAttack, target: Target) -> None:
+    """Refuse a target whose task is no classification.
+
+    Raises:
+        CapabilityError: with the attack's name and the task.
+    """
+    if not isinstance(target.task, Classification):
+        raise CapabilityError(
+            f"{registry.name_of(attack)}: expected a task of Classification, got"
+            f" {type(target.task).__name__}"
+        )
 
 
 def _status(felt: bool, moved: bool) -> Status:  # noqa: FBT001 - two flags of one sample

@@ -13,25 +13,23 @@ section 2.1. The best iterate is returned, not the last; the record keeps both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
+import torch
 from typing_extensions import override
 
-from palpate.attacks._gradient import Search
-from palpate.attacks._projection import direction, project
-from palpate.attacks.base import Attack
+from palpate.attacks._climb import LossAttack
+from palpate.attacks._gradient import Rows, Search, put, some
+from palpate.attacks._projection import blend, direction, project
+from palpate.attacks._start import reseed, uniform_start
 from palpate.errors import ConfigError
-from palpate.perturbation import draw_normal, draw_uniform
 from palpate.registry import Number
-from palpate.types import Images
-
-_RESTART_STRIDE = 0x9E3779B97F4A7C15  # golden-ratio increment: distinct seeds for each restart
-_SEED_MASK = (1 << 63) - 1
+from palpate.types import Bounds, Flags, Images
 
 
 @final
 @dataclass(frozen=True)
-class Pgd(Attack):
+class Pgd(LossAttack):
     """x ← Π(x + α · direction(∇x J)), `steps` times, from one or more starts.
 
     Attributes:
@@ -40,12 +38,20 @@ class Pgd(Attack):
             border from anywhere in the ball (Madry et al., section 5).
         random_start: begin at a uniform draw from the ball; else at the clean image.
         restarts: number of starts; the best iterate over all of them counts.
+        update: "add" each step, or "blend" it with the image (see fgsm); projected either way.
+        stop_at_success: a sample whose score has reached 0 leaves the batch. The robust accuracy
+            is exactly the same and the work less, but such a sample keeps its first broken iterate
+            and not its worst, so AUC and calibration under attack look better than they are.
     """
+
+    version = 2
 
     steps: int = 20
     step_size: Number | None = None
     random_start: bool = True
     restarts: int = 1
+    update: Literal["add", "blend"] = "add"
+    stop_at_success: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +63,8 @@ class Pgd(Attack):
             raise ConfigError("expected random_start: true for several restarts, got false")
         if self.step_size is not None and not self.step_size > 0:
             raise ConfigError(f"step_size: expected more than 0, got {self.step_size}")
+        if self.update == "blend" and self.norm != "linf":
+            raise ConfigError(f"update: expected 'add' for {self.norm}, got {self.update!r}")
 
     @property
     @override
@@ -67,40 +75,50 @@ class Pgd(Attack):
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
         images = search.images
         for restart in range(self.restarts):
-            images = self._start(search, [_reseed(seed, restart) for seed in seeds])
-            for _ in range(self.steps):
-                images = self._step(search, images)
-            search.look(images)
+            rows = search.standing() if restart and self.stop_at_success else None
+            start = self._start(search, [reseed(seed, restart) for seed in seeds])
+            images = put(images, rows, self._climb(search, some(start, rows), rows))
         return images
 
-    def _step(self, search: Search, images: Images) -> Images:
-        step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
-        moved = images + step_size * direction(search.gradient(images), self.norm)
-        return self._projected(search, moved)
+    def _climb(self, search: Search, images: Images, rows: Rows | None) -> Images:
+        """The iterates at which the samples stopped, of those in `rows`."""
+        bounds, stopped = search.target.bounds, images
+        clean, inside = some(search.images, rows), None
+        for step in range(self.steps):
+            gradient = search.gradient(images, rows=rows, progress=step / self.steps)
+            if self.stop_at_success:
+                stay = some(search.score, rows) > 0
+                if not bool(stay.all()):
+                    stopped = put(stopped, inside, images)
+                    inside = _left(inside, stay)
+                    rows = _left(rows, stay)
+                    clean, images, gradient = clean[stay], images[stay], gradient[stay]
+                    if not len(images):
+                        return stopped
+            images = self._step(images, clean, gradient, bounds)
+        search.look(images, rows=rows)
+        return put(stopped, inside, images)
+
+    def _step(self, images: Images, clean: Images, gradient: Images, bounds: Bounds) -> Images:
+        length = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
+        way = direction(gradient, self.norm)
+        if self.update == "blend":
+            moved = blend(images, way, size=length, bounds=bounds)
+        else:
+            moved = images + length * way
+        return project(moved, clean, norm=self.norm, epsilon=self.epsilon, bounds=bounds)
 
     def _start(self, search: Search, seeds: Sequence[int]) -> Images:
         if not self.random_start:
             return search.images
-        clean = search.images
-        if self.norm == "linf":
-            offset = self.epsilon * (2 * draw_uniform(clean, seeds) - 1)
-        else:
-            # uniform in the l2 ball: a normal direction, radius ~ U^(1/dimensions)
-            radius = draw_uniform(clean[:, :1], [_reseed(s, -1) for s in seeds]).flatten(1)[:, 0]
-            radius = self.epsilon * radius ** (1 / clean[0].numel())
-            normal = direction(draw_normal(clean, seeds), "l2")
-            offset = normal * radius.reshape(-1, *(1 for _ in clean.shape[1:]))
-        return self._projected(search, clean + offset)
-
-    def _projected(self, search: Search, images: Images) -> Images:
-        return project(
-            images,
+        return uniform_start(
             search.images,
+            seeds,
             norm=self.norm,
             epsilon=self.epsilon,
             bounds=search.target.bounds,
         )
 
 
-def _reseed(seed: int, restart: int) -> int:
-    return (seed + restart * _RESTART_STRIDE) & _SEED_MASK
+def _left(rows: Rows | None, stay: Flags) -> Rows:
+    return torch.nonzero(stay).flatten() if rows is None else rows[stay]

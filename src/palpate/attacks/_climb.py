@@ -1,0 +1,62 @@
+"""Base of the attacks that climb a loss which the audit file chooses."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from typing_extensions import override
+
+from palpate.attacks._goal import Goal, aimed_at, check_goal
+from palpate.attacks._gradient import Search
+from palpate.attacks._loss import LossName, Objective
+from palpate.attacks.base import Attack
+from palpate.targets.base import Target
+from palpate.types import Images, Prediction, References
+
+
+@dataclass(frozen=True)
+class LossAttack(Attack):
+    """Base of the attacks that climb a loss.
+
+    Attributes:
+        loss: what is increased; which losses there are depends on the task.
+        swap_arguments: call the loss with prediction and mask exchanged, as the public code of the
+            U-Net study does (masks only); to reproduce it, not to attack well.
+        label: take the reference for the truth, or what the target decides on the clean input.
+        goal: "break" the decision, or bring the mask near to one that is made from the label:
+            "erase", "shift", "grow", "phantom".
+    """
+
+    loss: LossName = field(default="ce", kw_only=True)
+    swap_arguments: bool = field(default=False, kw_only=True)
+    label: Literal["reference", "prediction"] = field(default="reference", kw_only=True)
+    goal: Goal = field(default="break", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.objective  # refuses what does not fit together
+
+    @property
+    @override
+    def objective(self) -> Objective:
+        return Objective(self.loss, self.swap_arguments, towards=self.goal != "break")
+
+    @override
+    def check(self, target: Target) -> None:
+        """Refuse a loss or a goal that the task does not have.
+
+        Raises:
+            ConfigError: with the losses that the task has.
+        """
+        super().check(target)
+        self.objective.check(target.task)
+        check_goal(self.goal, target.task)
+
+    @override
+    def _searching(self, target: Target, clean: Images, references: References) -> Search:
+        if self.label == "prediction":
+            with torch.no_grad():
+                decided = Prediction(target.logits(clean), target.task).decisions
+            references = decided.to(references.dtype)
+        aim = aimed_at(self.goal, references, target.task)
+        return Search(target, clean, references, self.objective, aim)

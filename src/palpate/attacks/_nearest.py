@@ -1,0 +1,92 @@
+"""Base of the attacks without a fixed budget: the nearest input with another decision."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from typing_extensions import override
+
+from palpate.attacks._gradient import Rows, Search
+from palpate.attacks._projection import project
+from palpate.attacks.base import AnyAttack, check_epsilon, only_classification
+from palpate.registry import Number
+from palpate.targets.base import Target
+from palpate.types import Images, References
+
+
+@dataclass(frozen=True)
+class MinimalAttack(AnyAttack):
+    """Base of the attacks that look for the nearest input with another decision.
+
+    The images are the nearest broken inputs that were found; the record holds their norms. Where
+    `epsilon` is given, an input that lies farther is brought back to that distance. A sample that
+    is wrong already stays as it is, at distance 0.
+
+    Attributes:
+        epsilon: largest norm that is worth reporting, in units of the target's bounds; None for
+            no limit, and then the cell has no budget that it could be compared at.
+    """
+
+    epsilon: Number | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None:
+            check_epsilon(self.epsilon)
+
+    @property
+    @override
+    def budget(self) -> float | None:
+        return self.epsilon
+
+    @override
+    def check(self, target: Target) -> None:
+        """Refuse masks and labels that do not exclude each other.
+
+        Raises:
+            CapabilityError: the task is no classification.
+        """
+        super().check(target)
+        only_classification(self, target)
+
+    @final
+    @override
+    def _run(self, search: Search, seeds: Sequence[int]) -> Images:
+        right = settled(search)
+        if len(right):
+            part = search.part(right)
+            self._approach(part, [seeds[i] for i in right.tolist()])
+            search.join(part, right)
+        return self._finished(search)
+
+    @abstractmethod
+    def _approach(self, search: Search, seeds: Sequence[int]) -> None:
+        """Search among samples that are right when clean; every iterate asked for counts."""
+
+    @override
+    def _searching(self, target: Target, clean: Images, references: References) -> Search:
+        return Search(target, clean, references, self.objective, nearest=self.norm)
+
+    @override
+    def _finished(self, search: Search) -> Images:
+        if self.epsilon is None:
+            return search.best
+        return project(
+            search.best,
+            search.images,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            bounds=search.target.bounds,
+        )
+
+
+def settled(search: Search) -> Rows:
+    """Look at the clean inputs; indices of those that are right, the others need no attack."""
+    answer = search.look(search.images)
+    wrong = search.judged(answer.logits) <= 0
+    zero = torch.zeros_like(search.score)
+    search.score = torch.where(wrong, zero, search.score)
+    search.distance = torch.where(wrong, zero, search.distance)
+    search.felt |= wrong
+    return torch.nonzero(~wrong).flatten()
