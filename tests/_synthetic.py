@@ -245,7 +245,9 @@ def _faults(maker, target, trials, clean, rng):
             "tensor": f"stages.{i}.weight",
             "layer": f"stages.{i}",
             "group": "stages" if i else "stem",
+            "elements": 1_000_000,
             "bits": 32_000_000,
+            "parts": {"sign": 1e6, "top exponent bit": 1e6, "exponent": 7e6, "mantissa": 23e6},
         }
         for i in range(3)
     ]

@@ -107,7 +107,7 @@ def test_structure_for_readers_without_eyes(page):
 
 def test_findings_come_first_and_say_what_was_tested(page):
     sections = [s["aria-labelledby"] for s in page.all("section")]
-    assert sections[:3] == ["verdict", "checks", "overview"]
+    assert sections[:4] == ["verdict", "checks", "questions", "overview"]
     assert "2 models under 44 disturbance cells, on 40 images from breast" in page.text
     assert "It is not a medical certificate" in page.text
     findings = page.text[page.text.index("Broken by") : page.text.index("Checks of the audit")]

@@ -4,8 +4,22 @@ from palpate.outcome import Verdict
 from palpate.statistics.critical import critical_bits
 
 POPULATION = [
-    {"tensor": "a.weight", "layer": "a", "group": "stem", "bits": 9000},
-    {"tensor": "b.weight", "layer": "b", "group": "head", "bits": 1000},
+    {
+        "tensor": "a.weight",
+        "layer": "a",
+        "group": "stem",
+        "elements": 300,
+        "bits": 9000,
+        "parts": {"sign": 9000},
+    },
+    {
+        "tensor": "b.weight",
+        "layer": "b",
+        "group": "head",
+        "elements": 100,
+        "bits": 1000,
+        "parts": {"sign": 1000},
+    },
 ]
 
 

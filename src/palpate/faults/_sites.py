@@ -177,15 +177,16 @@ def strata(found: Sequence[Place], scope: Scope, *, bits: Bits, who: object) -> 
 
 def population(dealt: Sequence[Stratum]) -> list[dict[str, Any]]:
     """Addressable bits of every tensor, as plain data, in the order of the address space."""
-    bits: dict[str, int] = {}
-    spans = [span for stratum in dealt for span in stratum.spans]
-    for span in spans:
-        bits[span.place.name] = bits.get(span.place.name, 0) + span.size
-    owners = {span.place.name: span.place for span in spans}
-    return [
-        {"tensor": name, "layer": owners[name].layer, "group": owners[name].group, "bits": count}
-        for name, count in bits.items()
-    ]
+    found: dict[str, dict[str, Any]] = {}
+    for span in (span for stratum in dealt for span in stratum.spans):
+        place = span.place
+        words = {"tensor": place.name, "layer": place.layer, "group": place.group}
+        numbers = {"elements": place.codes.numel(), "bits": 0, "parts": {}}
+        entry = found.setdefault(place.name, {**words, **numbers})
+        entry["bits"] += span.size
+        for part in map(place.format.part, span.bits):
+            entry["parts"][part] = entry["parts"].get(part, 0) + place.codes.numel()
+    return list(found.values())
 
 
 def _parts(span: Span, scope: Scope) -> Iterator[tuple[str, Span]]:

@@ -16,6 +16,7 @@ from palpate.report.fault_view import fault_views
 from palpate.report.gallery import gallery
 from palpate.report.headline import MEANINGS, Evidence, chance_level, verdict
 from palpate.report.ladders import Ladder, ladders, models_of, several_attacks
+from palpate.report.questions import questions
 from palpate.statistics.checks import checks
 from palpate.statistics.critical import Critical
 from palpate.statistics.paired import Difference, paired
@@ -85,6 +86,7 @@ def _content(record: Record) -> dict[str, Any]:
         "confidence": f"{summary.confidence * 100:g} %",
         "verdict": verdict(Evidence(record, summary, checked, found, differences, worst)),
         "meanings": MEANINGS,
+        "questions": questions(record, summary, differences),
         "checks": checked,
         "chance": chance,
         "overview": tables.overview(found, summary),

@@ -15,7 +15,7 @@ FAMILIES: Final[Mapping[str, str]] = {
     "occlusions": "Occlusions",
     "faults": "Faults",
 }
-PLAIN: Final = frozenset({"auc", "ece"})
+PLAIN: Final = frozenset({"auc", "ece", "hd95"})
 """Metrics printed as they are; all others are shares, printed in percent."""
 
 _ONCE: Final = ("trials", "restarts")  # not worth a word where they are 1
@@ -27,6 +27,8 @@ _METRICS: Final[Mapping[str, str]] = {
     "sdc_rate": "SDC rate",
     "due_rate": "DUE rate",
     "dice": "Dice",
+    "iou": "IoU",
+    "hd95": "HD95",
 }
 
 
@@ -36,15 +38,16 @@ def spaced(name: str) -> str:
 
 
 def metric_name(name: str) -> str:
-    """A metric's name in words."""
-    return _METRICS.get(name, spaced(name))
+    """A metric's name in words, with the class of a mask in brackets where there is one."""
+    base, bracket, rest = name.partition("[")
+    return _METRICS.get(base, spaced(base)) + (f" {bracket}{rest}" if rest else "")
 
 
 def number(value: float | None, *, metric: str = "") -> str:
     """A value for print: percent for shares, three decimals otherwise, a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
-    text = f"{value:.3f}" if metric in PLAIN else f"{_percent(value)}\u00a0%"
+    text = f"{value:.3f}" if metric.partition("[")[0] in PLAIN else f"{_percent(value)}\u00a0%"
     return text.replace("-", "−")
 
 
@@ -52,7 +55,8 @@ def interval(low: float | None, high: float | None, *, metric: str = "") -> str:
     """Both ends for print, or that there is none."""
     if low is None or high is None:
         return "no interval"
-    ends = (f"{x:.3f}" if metric in PLAIN else _percent(x) for x in (low, high))
+    plain = metric.partition("[")[0] in PLAIN
+    ends = (f"{x:.3f}" if plain else _percent(x) for x in (low, high))
     return f"[{', '.join(ends)}]".replace("-", "−")
 
 

@@ -248,7 +248,9 @@ def _rare(
     Wilson intervals are combined as independent (Zou and Donner 2008). Denominators count as fixed.
     """
     if measured.low >= 0:
-        return wilson(min(max(value, 0.0), 1.0), units, confidence=confidence)
+        top = measured.high if np.isfinite(measured.high) else 1.0
+        low, high = wilson(min(max(value / top, 0.0), 1.0), units, confidence=confidence)
+        return low * top, high * top
     scale = float(under.mean())
     plus, minus = (min(1.0, float(np.maximum(s * over, 0).mean())) for s in (1, -1))
     (pl, ph), (ml, mh) = (wilson(s, units, confidence=confidence) for s in (plus, minus))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from palpate import registry
+from palpate.metrics._masks import by_class
 from palpate.metrics.base import ATTACKS, FAULTS, Metric, Ratio, Rows, Share
 from palpate.metrics.robust_accuracy import could_not_attack
 from palpate.record import CellRecord, Record
@@ -37,7 +38,7 @@ class Row:
         perturbation: component name; "none" for clean; "all attacks" for the worst case per sample
             over all attacks of one norm and epsilon.
         setting: parameters as canonical JSON.
-        metric: component name.
+        metric: component name; "dice[stomach]" for one of several classes of a mask.
         value: None where it is undefined; `note` says why.
         low: lower end of the interval; None where no honest interval exists.
         high: upper end.
@@ -115,6 +116,10 @@ def _cell_rows(
     for metric in applicable:
         found = measure(metric, rows, cells, family=cell.family, notes=cell.notes, **how)
         yield _row(cell, setting, metric, found, note=_note(metric, rows, found, cell.notes))
+        for name, part in by_class(rows, cells.task) if metric.per_class else ():
+            found = measure(metric, part, cells, family=cell.family, notes=cell.notes, **how)
+            row = _row(cell, setting, metric, found, note=_note(metric, part, found, cell.notes))
+            yield dataclasses.replace(row, metric=f"{row.metric}[{name}]")
 
 
 def _worst_rows(cells: Cells, metrics: list[Metric], how: dict[str, Any]) -> Iterator[Row]:
@@ -162,6 +167,11 @@ def measure(
 
 
 def _note(metric: Metric, rows: Rows, found: Estimate, notes: list[dict[str, Any]]) -> str:
+    general, own = _general_note(metric, rows, found, notes), metric.note(rows)
+    return "; ".join(filter(None, (own, general)))
+
+
+def _general_note(metric: Metric, rows: Rows, found: Estimate, notes: list[dict[str, Any]]) -> str:
     if found.value is None and found.method.startswith("no clean"):
         return found.method
     if metric.families == ATTACKS:
