@@ -65,3 +65,8 @@ def thresholds():
     task = Segmentation(("background", "lesion"))
     images = torch.rand((3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     return Masked(Target(module, task), images, (images[:, 0] > 0.5).long())
+
+
+@pytest.fixture(scope="session")
+def few(trained):
+    return Trained(trained.target, trained.images[:16], trained.labels[:16])

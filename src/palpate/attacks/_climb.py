@@ -10,6 +10,7 @@ from palpate.attacks._goal import Goal, aimed_at, check_goal
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
 from palpate.attacks.base import Attack
+from palpate.errors import ConfigError
 from palpate.targets.base import Target
 from palpate.types import Images, Prediction, References
 
@@ -60,3 +61,15 @@ class LossAttack(Attack):
             references = decided.to(references.dtype)
         aim = aimed_at(self.goal, references, target.task)
         return Search(target, clean, references, self.objective, aim)
+
+
+def check_steps(steps: int, step_size: float | None) -> None:
+    """Refuse a loop that cannot run.
+
+    Raises:
+        ConfigError: no step, or a step that is not positive.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps: expected 1 or more, got {steps}")
+    if step_size is not None and not step_size > 0:
+        raise ConfigError(f"step_size: expected more than 0, got {step_size}")

@@ -1,8 +1,9 @@
 """Steps and projections in the norms that attacks know."""
 
 import torch
+from torch import Tensor
 
-from palpate.types import Bounds, Images, PerSample, PerSampleColumn
+from palpate.types import Bounds, Images, PerSample
 
 NORMS = ("linf", "l2")
 
@@ -52,6 +53,6 @@ def blend(images: Images, way: Images, *, size: float, bounds: Bounds) -> Images
     return (mixed * width + bounds.low).clamp(bounds.low, bounds.high)
 
 
-def shaped(values: PerSample, like: Images) -> PerSampleColumn:
+def shaped(values: Tensor, like: Images) -> Tensor:
     """One value per sample, to multiply images with."""
     return values.reshape(-1, *(1 for _ in like.shape[1:]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from palpate.attacks._projection import direction, project, shaped
+from palpate.attacks._projection import direction, project, shaped, size
 from palpate.perturbation import draw_normal, draw_uniform
 from palpate.types import Bounds, Images
 
@@ -27,3 +27,15 @@ def uniform_start(
         radius = epsilon * radius ** (1 / clean[0].numel())
         offset = direction(draw_normal(clean, seeds), "l2") * shaped(radius, clean)
     return project(clean + offset, clean, norm=norm, epsilon=epsilon, bounds=bounds)
+
+
+def border_start(
+    clean: Images, seeds: Sequence[int], *, norm: str, epsilon: float, bounds: Bounds
+) -> Images:
+    """Random direction at full length around each sample, clipped to the bounds."""
+    if norm == "linf":
+        way = 2 * draw_uniform(clean, seeds) - 1
+        way = way / shaped(size(way, "linf"), clean).clamp(min=1e-30)
+    else:
+        way = direction(draw_normal(clean, seeds), "l2")
+    return project(clean + epsilon * way, clean, norm=norm, epsilon=epsilon, bounds=bounds)

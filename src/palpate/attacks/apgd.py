@@ -1,0 +1,141 @@
+"""Auto-PGD: ascent without a step size to choose, the strongest single gradient attack here.
+
+Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks", arXiv 2003.01690, sections 3 and 4; the ascent itself is in `_apgd`.
+
+| code | meaning | symbol | section |
+|---|---|---|---|
+| steps | iterations | N_iter | 3 |
+| border_start | first point | x(0) | 3.1 |
+| loss: dlr | difference of logits ratio | DLR | 4.1, eq. 6 |
+| targets | classes aimed at, the likeliest first | T | 4.2, eq. 7 |
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from typing_extensions import override
+
+from palpate.attacks._apgd import Ascent, Measuring
+from palpate.attacks._climb import LossAttack
+from palpate.attacks._gradient import Measure, Rows, Search, put, some
+from palpate.attacks._loss import Objective, has_dlr, targeted_dlr, targeted_margin
+from palpate.attacks._start import border_start, reseed
+from palpate.attacks.base import only_classification
+from palpate.errors import ConfigError
+from palpate.targets.base import Target
+from palpate.types import Images, Logits, PerSample, References
+
+
+@final
+@dataclass(frozen=True)
+class Apgd(LossAttack):
+    """Momentum ascent from a random point; the step halves where it stops to pay.
+
+    Attributes:
+        steps: gradient steps per start.
+        restarts: number of starts; only samples that still stand are started again.
+        targets: 0 for the plain loss; else so many other classes, likeliest first, are aimed at one
+            after another by the targeted form of `loss: dlr` (the margin below four classes) or
+            of `loss: margin`; never more than there are.
+        stop_at_success: a sample whose score has reached 0 leaves at once (see pgd).
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 0
+    stop_at_success: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1 or self.restarts < 1 or self.targets < 0:
+            raise ConfigError(
+                "expected steps and restarts of 1 or more and targets of 0 or more, got"
+                f" {self.steps}, {self.restarts} and {self.targets}"
+            )
+        if self.targets and self.loss not in ("dlr", "margin"):
+            raise ConfigError(f"targets: expected loss dlr or margin, got {self.loss!r}")
+
+    @property
+    @override
+    def passes(self) -> float:
+        return 3.0 * (self.steps + 1) * self.restarts * max(1, self.targets) + 1
+
+    @property
+    @override
+    def objective(self) -> Objective:
+        if self.targets:  # the base loss only ranks iterates; it must exist for every class count
+            return Objective("margin")
+        return super().objective
+
+    @override
+    def check(self, target: Target) -> None:
+        """Refuse a loss that the task does not have, and classes to aim at where there are none.
+
+        Raises:
+            CapabilityError: `targets` for a task that is no classification.
+            ConfigError: a loss or a budget that does not fit.
+        """
+        super().check(target)
+        if self.targets:
+            only_classification(self, target)
+
+    @override
+    def _run(self, search: Search, seeds: Sequence[int]) -> Images:
+        last, rows = search.images, None
+        rounds = max(1, self.targets and min(self.targets, len(search.target.task.classes) - 1))
+        clean = search.look(search.images).logits if self.targets else None
+        for restart in range(self.restarts):
+            for number in range(rounds):
+                if restart or number:
+                    rows = search.standing()
+                    if not len(rows):
+                        return last
+                aims = None if clean is None else _aims(some(clean, rows), search, rows, number)
+                start = [reseed(seeds[i], restart) for i in _indices(rows, len(seeds))]
+                last = put(last, rows, self._once(search, rows, start, aims))
+        return last
+
+    def _once(
+        self, search: Search, rows: Rows | None, seeds: Sequence[int], aims: References | None
+    ) -> Images:
+        part = search if rows is None else search.part(rows)
+        start = border_start(
+            part.images,
+            seeds,
+            norm=self.norm,
+            epsilon=self.epsilon,
+            bounds=search.target.bounds,
+        )
+        ascent = Ascent(self.norm, self.epsilon, self.steps, self.stop_at_success)
+        measuring = None if aims is None else self._measuring(part.references, aims)
+        last = ascent.run(part, start, measuring=measuring)
+        if rows is not None:
+            search.join(part, rows)
+        return last
+
+    def _measuring(self, labels: References, aims: References) -> Measuring:
+        def of(rows: Rows | None) -> Measure:
+            true, aim = some(labels, rows), some(aims, rows)
+
+            def measure(logits: Logits) -> PerSample:
+                if self.loss == "dlr" and has_dlr(logits.shape[1]):
+                    return targeted_dlr(logits, true, aim)
+                return targeted_margin(logits, true, aim)
+
+            return measure
+
+        return of
+
+
+def _aims(clean: Logits, search: Search, rows: Rows | None, number: int) -> References:
+    """The class that comes number-th among the wrong ones on the clean input."""
+    labels = some(search.references, rows)
+    others = clean.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return others.argsort(dim=1, descending=True)[:, number]
+
+
+def _indices(rows: Rows | None, count: int) -> list[int]:
+    return list(range(count)) if rows is None else rows.tolist()

@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+from palpate.attacks import apgd
+from palpate.attacks._apgd import checkpoints
+from palpate.attacks._projection import project
+from palpate.attacks.apgd import Apgd
+from palpate.attacks.pgd import Pgd
+from palpate.contracts.oracles import batch, linear, probe
+from palpate.errors import CapabilityError, ConfigError
+from palpate.scoring import scores
+from palpate.types import Prediction
+
+
+def right(target, images, labels):
+    logits = target.logits(images).detach()
+    return scores(Prediction(logits, target.task), labels)
+
+
+def test_checkpoints_of_the_paper():
+    """Section 3.1 with N = 100: 22, 41, 57, 70, 80, 87, then every 6."""
+    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 1.5 / 255), ("l2", 0.2)])
+def test_agrees_with_torchattacks_from_the_same_start(few, monkeypatch, norm, epsilon):
+    import torchattacks
+
+    target, images, labels = few
+
+    def same_start(clean, seeds, *, norm, epsilon, bounds):
+        torch.manual_seed(0)
+        if norm == "linf":
+            way = 2 * torch.rand(clean.shape) - 1
+            way = way / way.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
+        else:
+            way = torch.randn(clean.shape)
+            way = way / way.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+        return project(clean + epsilon * way, clean, norm=norm, epsilon=epsilon, bounds=bounds)
+
+    monkeypatch.setattr(apgd, "border_start", same_start)
+    still = right(target, images, labels) > 0  # theirs starts only samples that are right
+    images, labels = images[still], labels[still]
+    ours = Apgd(epsilon=epsilon, norm=norm, steps=20)(target, images, labels)
+
+    name = {"linf": "Linf", "l2": "L2"}[norm]
+    peer = torchattacks.APGD(few.network, norm=name, eps=epsilon, steps=20, seed=0)
+    theirs = peer(images, labels)
+    assert 0 < float(right(target, ours, labels).mean()) < 1
+    assert torch.equal(right(target, ours, labels), right(target, theirs, labels))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_never_weaker_than_pgd_on_the_trained_network(few, norm):
+    target, images, labels = few
+    epsilon = 1 / 255 if norm == "linf" else 0.15
+    strong = Apgd(epsilon=epsilon, norm=norm, steps=15)(target, images, labels)
+    weak = Pgd(epsilon=epsilon, norm=norm, steps=15)(target, images, labels)
+
+    assert right(target, strong, labels).mean() <= right(target, weak, labels).mean() + 0.005
+
+
+def test_targets_of_two_three_and_four_classes():
+    """attacks.md, finding 2: the original crashes below ten classes."""
+    two, given = linear(), batch(16, classes=2, margin=0.1)
+    found = Apgd(epsilon=0.1, steps=10, loss="dlr", targets=9)(two, given.images, given.references)
+    assert float(right(two, found, given.references).max()) == 0
+
+    three = probe()
+    given = batch(8)
+    labels = three.logits(given.images).argmax(1)
+    attack = Apgd(epsilon=0.5, steps=20, loss="dlr", targets=9)
+    found = attack(three, given.images, labels)
+    assert float(right(three, found, labels).mean()) < 1
+
+
+def test_leaving_early_gives_the_same_robust_accuracy(few):
+    target, images, labels = few
+    found = {
+        stop: Apgd(epsilon=1.5 / 255, steps=8, stop_at_success=stop).search(target, images, labels)
+        for stop in (False, True)
+    }
+
+    assert torch.equal(*(right(target, f.images, labels) for f in found.values()))
+    assert found[True].passes < found[False].passes
+
+
+def test_climbs_a_loss_on_masks(thresholds):
+    target, images, masks = thresholds
+    found = Apgd(epsilon=0.3, steps=20, loss="segpgd")(target, images, masks)
+
+    distance = (images[:, 0] - 0.5).abs()
+    sure = (distance - 0.3).abs() > 1e-4
+    flipped = target.logits(found).argmax(1) != masks
+    assert torch.equal(flipped[sure], (distance < 0.3)[sure])
+
+
+def test_bad_settings_are_refused(thresholds):
+    with pytest.raises(ConfigError, match="targets: expected loss dlr or margin, got 'ce'"):
+        Apgd(targets=3)
+    with pytest.raises(ConfigError, match="expected one of ce, bce, margin for Class"):
+        Apgd(loss="dlr").check(probe())
+    with pytest.raises(CapabilityError, match="apgd: expected a task of Classification, got Seg"):
+        Apgd(loss="margin", targets=1).check(thresholds.target)
