@@ -77,6 +77,8 @@ def ladders(summary: Summary, kind: str) -> list[Ladder]:
             setting = _setting(row)
             dose = words.dose_of(setting)
             rest = {k: v for k, v in setting.items() if k != dose}
+            if dose in words.FAULT_DOSES:
+                rest.pop("trials", None)  # more of the same draws
             if dose == "bit_error_rate":
                 rest.pop("flips", None)  # the rate decides their number
             if row.perturbation == ALL_ATTACKS:

@@ -28,6 +28,7 @@ NEAR_ZERO: Final = 0.1
 _LEVEL: Final = 1 / 255
 _TOP: Final = "top exponent bit"
 _NAMED: Final = 6  # tensors listed by name
+_MANY: Final = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,16 @@ def _to_chance(record: Record, known: Table[Critical]) -> Iterator[Answer]:
     cells = Cells(record)
     tensors: dict[str, Counter[str]] = {}
     flips, hits = Counter[str](), Counter[str]()
+    needed: dict[str, int] = {}
     for cell in cells.finished("faults"):
-        single = cell.perturbation == "weight_bit_flip" and not is_chosen(cell.notes)
-        if not single or any(note.get("flips") != 1 for note in cell.notes):
-            continue
         fatal = fates(cells.rows(cell), cell.trials, kind=cells.task.kind)[2]
+        if is_chosen(cell.notes):
+            numbers = [n["flips"] for n, f in zip(cell.notes, fatal.tolist(), strict=True) if f]
+            needed[label(cell)] = min([needed.get(label(cell), _MANY), *numbers])
+            continue
+        single = all(note.get("flips") == 1 for note in cell.notes)
+        if cell.perturbation != "weight_bit_flip" or not single:
+            continue
         for note, falls in zip(cell.notes, np.asarray(fatal).tolist(), strict=True):
             site = sites_of(note)[0]
             if site.get("part") == _TOP:
@@ -144,6 +150,11 @@ def _to_chance(record: Record, known: Table[Critical]) -> Iterator[Answer]:
         more = f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""
         text = f"{hits[model]} of {words.plural(drawn, 'flip')} drawn; {rate} of these bits"
         text += f"; in {listed}{more}" if where else ""
+        if model in needed:
+            count = needed[model]
+            text += "; the search " + (
+                f"needs {words.plural(count, 'flip')}" if count < _MANY else "did not get it there"
+            )
         yield Answer(model, "yes" if hits[model] else "not seen", text)
 
 
