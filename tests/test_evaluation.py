@@ -8,7 +8,7 @@ from palpate.contracts.oracles import batch, probe
 from palpate.evaluation import evaluate, on_grid
 from palpate.outcome import Status, Verdict
 from palpate.scoring import scores
-from palpate.types import Bounds, Prediction, Segmentation
+from palpate.types import Batch, Bounds, Prediction, Segmentation
 
 NOISE = {"severity": 3, "trials": 2}
 
@@ -166,3 +166,43 @@ def test_storage_changes_nothing_for_faults_in_the_model():
         (o.verdict, o.decision) for o in stored.outcomes
     ]
     assert kept.images == stored.images == {}
+
+
+class _Stripes(nn.Module):
+    """Foreground where a pixel is bright; NaN for a sample whose first pixel is 1."""
+
+    def forward(self, images):
+        logits = torch.cat([0.5 - images, images - 0.5], dim=1)
+        broken = (images[:, :1, :1, :1] == 1).expand_as(logits)
+        return torch.where(broken, logits * float("nan"), logits)
+
+
+def masks(count=3, side=12):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 1, side, side, generator=generator) * 0.9
+    images[-1, 0, 0, 0] = 1
+    references = (torch.rand(count, side, side, generator=generator) > 0.5).long()
+    names = tuple(f"s{i}" for i in range(count))
+    return Batch(images, references, names, names, ("",) * count)
+
+
+@pytest.mark.parametrize("perturbation", [None, noise()])
+def test_masks_leave_one_region_per_class_that_the_score_agrees_with(perturbation):
+    task = Segmentation(("background", "lesion"))
+    target = palpate.wrap(_Stripes().eval(), task=task)
+    given = masks()
+    outcomes = evaluate(target, [given], perturbation=perturbation).outcomes
+
+    for one in outcomes:
+        (region,) = one.regions
+        reference = given.references[given.samples.index(one.sample)]
+        assert region.expected == int(reference.sum())
+        total = region.decided + region.expected
+        assert one.score == pytest.approx(2 * region.overlap / total if one.finite else 0, abs=1e-6)
+        if not one.finite:
+            assert (region.decided, region.surface, region.found) == (0, 0, 0)
+    assert outcomes[2].finite is (perturbation is not None)
+
+
+def test_labels_leave_no_regions():
+    assert all(o.regions == () for o in evaluate(probe(), [batch(2)]).outcomes)

@@ -1,10 +1,12 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from palpate import record
 from palpate.errors import StoreError
 from palpate.outcome import Outcome, Status, Verdict
 from palpate.record import CellRecord, Record
+from palpate.regions import Region
 
 
 def outcome(sample="a", **changes):
@@ -48,6 +50,31 @@ def test_rows_come_back_as_they_were(tmp_path):
     assert record.read_cell(tmp_path / "cells" / "k.json") == cell()
 
 
+def test_regions_of_masks_come_back_as_columns(tmp_path):
+    first, second = Region(3, 4, 5, 1.5, 0.5, 2, 1), Region(0, 0, 0, np.nan, 1.0, 0, 0)
+    record.write_cell(tmp_path, cell(), [outcome(regions=(first, second)), outcome("b")])
+
+    columns = record.read_samples(tmp_path / "samples" / "k.parquet")
+
+    assert columns["region_overlap"].tolist() == [[3, 0], [-1, -1]]
+    assert columns["region_hd95"][0, 0] == 1.5
+    assert np.isnan(columns["region_hd95"][:, 1]).all()
+    assert columns["region_found"].tolist()[0] == [1, 0]
+
+
+def test_runs_of_version_1_are_read_without_regions(tmp_path):
+    record.write_cell(tmp_path, cell(schema_version=1), [outcome()])
+    path = tmp_path / "samples" / "k.parquet"
+    table = pq.read_table(path)
+    old = [name for name in table.column_names if not name.startswith("region_")]
+    pq.write_table(table.select(old), path)
+
+    assert record.read_cell(tmp_path / "cells" / "k.json").schema_version == 1
+    columns = record.read_samples(path)
+    assert columns["region_overlap"].shape == columns["region_hd95"].shape == (1, 0)
+    assert columns["score"].tolist() == [1.0]
+
+
 def test_the_same_cell_gives_the_same_bytes(tmp_path):
     images = {"sample": np.array(["a"]), "clean": np.ones((1, 2), np.float32)}
     for folder in (tmp_path / "one", tmp_path / "two"):
@@ -78,7 +105,7 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"run\.json: expected JSON, got a damaged file"):
         Record.load(tmp_path)
     (tmp_path / "run.json").write_text('{"schema_version": 99}')
-    with pytest.raises(StoreError, match="expected schema_version 1, got 99"):
+    with pytest.raises(StoreError, match="expected schema_version 1 or 2, got 99"):
         Record.load(tmp_path)
     with pytest.raises(StoreError, match="no run at .*nowhere"):
         Record.load(tmp_path / "nowhere")

@@ -18,7 +18,8 @@ from palpate.attacks._projection import size
 from palpate.errors import ContractError
 from palpate.outcome import Outcome, Status, Verdict
 from palpate.perturbation import Perturbation, World
-from palpate.scoring import scores
+from palpate.regions import Region, compare, lost
+from palpate.scoring import planes, scores
 from palpate.targets.base import Target
 from palpate.types import Batch, Bounds, Images, Prediction
 
@@ -104,9 +105,11 @@ def evaluate(
             clean = batch.with_images(
                 images if storage == "float32" else on_grid(images, target.bounds)
             )
+            known: _Regions | None = None
             for trial, golden, entered in _worlds(target, clean, entering, seed):
                 world = entered if storage == "float32" else _stored(entered, clean.images)
-                found = _outcomes(clean, golden, world, trial)
+                known = known or _Regions(golden, clean.references.to(golden.logits.device))
+                found = _outcomes(clean, golden, world, trial, known=known)
                 notes.setdefault(trial, world.notes)
                 outcomes += found
                 if world.batch.images is not clean.images:
@@ -171,11 +174,14 @@ def on_grid(images: Images, bounds: Bounds, *, clean: Images | None = None) -> I
     return (whole / 255 * width + low).clamp(*bounds)
 
 
-def _outcomes(clean: Batch, golden: Prediction, world: World, trial: int) -> list[Outcome]:
+def _outcomes(
+    clean: Batch, golden: Prediction, world: World, trial: int, *, known: "_Regions"
+) -> list[Outcome]:
     prediction = world.target.predict(world.batch)
     references = clean.references.to(prediction.logits.device)
     columns = _Columns(prediction, golden, references)
     last = columns.score if world.last is None else _last_scores(world, references)
+    regions = known.of(prediction)
     moved = world.batch.images - clean.images
     linf, l2 = size(moved, "linf").tolist(), size(moved, "l2").tolist()
     return [
@@ -195,9 +201,44 @@ def _outcomes(clean: Batch, golden: Prediction, world: World, trial: int) -> lis
             linf=linf[i],
             l2=l2[i],
             status=world.status[i],
+            regions=regions[i],
         )
         for i in range(len(clean))
     ]
+
+
+class _Regions:
+    """Masks of one batch compared with the reference, those of the golden answer once."""
+
+    def __init__(self, golden: Prediction, references: Tensor) -> None:
+        self._dense = golden.logits.ndim > 2
+        if self._dense:
+            self._finite: NDArray[np.bool_] = golden.finite.cpu().numpy()
+            self._expected: NDArray[np.bool_] = planes(references, golden).cpu().numpy()
+            self._decided: NDArray[np.bool_] = planes(golden.decisions, golden).cpu().numpy()
+            self._golden = self._compared(golden, self._decided, {})
+
+    def of(self, prediction: Prediction) -> list[tuple[Region, ...]]:
+        """Per sample one region per foreground class; empty for labels."""
+        if not self._dense:
+            return [()] * len(prediction.logits)
+        decided = planes(prediction.decisions, prediction).cpu().numpy()
+        same = (decided == self._decided).reshape(len(decided), -1).all(axis=1) & self._finite
+        known = {int(i): self._golden[i] for i in np.flatnonzero(same)}
+        return self._compared(prediction, decided, known)
+
+    def _compared(
+        self,
+        prediction: Prediction,
+        decided: NDArray[np.bool_],
+        known: dict[int, tuple[Region, ...]],
+    ) -> list[tuple[Region, ...]]:
+        return [
+            tuple(map(lost, self._expected[i]))
+            if not finite
+            else known.get(i) or tuple(map(compare, decided[i], self._expected[i]))
+            for i, finite in enumerate(prediction.finite.tolist())
+        ]
 
 
 class _Columns:

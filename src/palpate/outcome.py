@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from palpate.regions import Region
+
 
 class Verdict(StrEnum):
     """What a disturbance did to one decision, compared with the golden (undisturbed) one."""
@@ -41,6 +43,7 @@ class Outcome:
         linf: largest absolute change of the input, in units of the bounds.
         l2: Euclidean norm of the change of the input, in units of the bounds.
         status: whether the disturbance could act.
+        regions: one per foreground class of a dense task, in the order of the classes; else empty.
     """
 
     sample: str
@@ -58,3 +61,4 @@ class Outcome:
     linf: float
     l2: float
     status: Status
+    regions: tuple[Region, ...] = ()

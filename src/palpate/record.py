@@ -25,9 +25,20 @@ from numpy.typing import NDArray
 from palpate.errors import StoreError
 from palpate.outcome import Outcome, Status, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)  # version 1 had no numbers per class of a mask
 Columns = dict[str, NDArray[Any]]
 
+_REGIONS = {
+    "overlap": pa.int32(),
+    "decided": pa.int32(),
+    "expected": pa.int32(),
+    "hd95": pa.float32(),
+    "surface": pa.float32(),
+    "lesions": pa.int32(),
+    "found": pa.int32(),
+}
+REGION_COLUMNS = tuple(f"region_{name}" for name in _REGIONS)
 _SAMPLES = pa.schema(
     [
         ("sample", pa.string()),
@@ -45,6 +56,7 @@ _SAMPLES = pa.schema(
         ("linf", pa.float32()),
         ("l2", pa.float32()),
         ("status", pa.string()),
+        *((f"region_{name}", pa.list_(kind)) for name, kind in _REGIONS.items()),
     ]
 )
 
@@ -105,9 +117,9 @@ class Record:
             StoreError: no run there, a damaged file, or a version that this Palpate cannot read.
         """
         manifest = read_json(folder / "run.json")
-        if manifest.get("schema_version") != SCHEMA_VERSION:
+        if manifest.get("schema_version") not in READABLE:
             raise StoreError(
-                f"{folder / 'run.json'}: expected schema_version {SCHEMA_VERSION},"
+                f"{folder / 'run.json'}: expected schema_version {' or '.join(map(str, READABLE))},"
                 f" got {manifest.get('schema_version')!r}"
             )
         found: list[CellRecord] = []
@@ -125,7 +137,9 @@ class Record:
         `sample`, `case`, `site`, `verdict`, `status` are string arrays; `trial`, `score`,
         `last_score`, `finite`, `identical`, `linf`, `l2` are numeric; `reference`, `decision` and
         `probabilities` are (rows, width) arrays, where a missing decision is -1 and a missing
-        probability is NaN.
+        probability is NaN. The `region_` columns, (rows, foreground classes), are the numbers of
+        `palpate.regions.Region` for dense tasks; elsewhere, and in runs of version 1, they have no
+        columns.
         """
         return read_samples(self.folder / "samples" / f"{cell.key}.parquet")
 
@@ -174,7 +188,7 @@ def read_cell(path: Path) -> CellRecord:
     """
     data = read_json(path)
     fields = {f.name for f in dataclasses.fields(CellRecord)}
-    if data.get("schema_version") != SCHEMA_VERSION or data.keys() != fields:
+    if data.get("schema_version") not in READABLE or data.keys() != fields:
         raise StoreError(f"{path}: expected a cell file of version {SCHEMA_VERSION}")
     return CellRecord(**data)
 
@@ -191,9 +205,13 @@ def read_samples(path: Path) -> Columns:
         raise StoreError(f"{path}: cannot be read: {error}") from None
     columns: Columns = {}
     for name in _SAMPLES.names:
+        if name in REGION_COLUMNS and name not in table.column_names:
+            columns[name] = np.empty((table.num_rows, 0))
+            continue
         column = table.column(name)
         if pa.types.is_list(column.type):
-            columns[name] = _padded(column.to_pylist(), name)
+            floating = pa.types.is_floating(column.type.value_type)
+            columns[name] = _padded(column.to_pylist(), floating=floating)
         elif pa.types.is_string(column.type):
             columns[name] = np.array(column.to_pylist(), dtype=object).astype(str)
         else:
@@ -251,19 +269,20 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def _table(outcomes: Sequence[Outcome]) -> Any:  # pyarrow has no type stubs
-    arrays = [
-        pa.array([_plain(getattr(o, f.name)) for o in outcomes], type=f.type) for f in _SAMPLES
-    ]
+    arrays = [pa.array([_plain(o, f.name) for o in outcomes], type=f.type) for f in _SAMPLES]
     return pa.Table.from_arrays(arrays, schema=_SAMPLES)
 
 
-def _plain(value: Any) -> Any:
+def _plain(outcome: Outcome, name: str) -> Any:
+    if name in REGION_COLUMNS:
+        return [getattr(region, name.removeprefix("region_")) for region in outcome.regions]
+    value = getattr(outcome, name)
     return str(value) if isinstance(value, Verdict | Status) else value
 
 
-def _padded(rows: list[list[float]], name: str) -> NDArray[Any]:
+def _padded(rows: list[list[float]], *, floating: bool) -> NDArray[Any]:
     width = max((len(r) for r in rows), default=0)
-    fill, kind = (np.nan, np.float32) if name == "probabilities" else (-1, np.int32)
+    fill, kind = (np.nan, np.float32) if floating else (-1, np.int32)
     padded = np.full((len(rows), width), fill, dtype=kind)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row

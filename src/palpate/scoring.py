@@ -25,19 +25,25 @@ def scores(prediction: Prediction, references: References) -> PerSample:
         right = (decisions == references).float()
         score = right if right.ndim == 1 else right.mean(dim=1)
     else:
-        score = _dice(_planes(decisions, prediction), _planes(references, prediction))
+        score = _dice(planes(decisions, prediction), planes(references, prediction))
     return torch.where(prediction.finite, score, torch.zeros_like(score))
 
 
-def _planes(masks: Tensor, prediction: Prediction) -> Tensor:
-    """Foreground as boolean planes (batch, classes, pixels); label 0 is background if exclusive."""
+def planes(masks: Tensor, prediction: Prediction) -> Tensor:
+    """Foreground as boolean planes (batch, classes, *spatial); label 0 is background if exclusive.
+
+    Args:
+        masks: decisions or references of a dense task.
+        prediction: says how many classes there are, and whether they exclude each other.
+    """
     if not prediction.exclusive:
-        return masks.flatten(2).bool()
+        return masks.bool()
     classes = torch.arange(1, prediction.logits.shape[1], device=masks.device)
-    return masks.flatten(1).unsqueeze(1) == classes.reshape(1, -1, 1)
+    return masks.unsqueeze(1) == classes.reshape(1, -1, *(1 for _ in masks.shape[1:]))
 
 
 def _dice(predicted: Tensor, expected: Tensor) -> Tensor:
+    predicted, expected = predicted.flatten(2), expected.flatten(2)
     overlap = (predicted & expected).sum(dim=2)
     total = predicted.sum(dim=2) + expected.sum(dim=2)
     dice = torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0)

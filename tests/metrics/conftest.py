@@ -67,3 +67,65 @@ def value():
         return estimate(measured, design, confidence=0.95, resamples=200, name="test").value
 
     return of
+
+
+@pytest.fixture
+def mask_rows():
+    """Rows of a dense cell from boolean masks (rows, classes, height, width), and the value."""
+    from palpate.regions import compare, lost
+
+    def make(decided, expected, *, finite=None):
+        count = len(decided)
+        finite = np.ones(count, dtype=bool) if finite is None else np.asarray(finite)
+        regions = [
+            [compare(a, b) if ok else lost(b) for a, b in zip(d, e, strict=True)]
+            for d, e, ok in zip(decided, expected, finite, strict=True)
+        ]
+        names = ("overlap", "decided", "expected", "hd95", "surface", "lesions", "found")
+        empty = np.empty((count, 0))
+
+        def column(name):
+            return np.array([[getattr(r, name) for r in row] for row in regions])
+
+        return {
+            "sample": np.array([f"s{i}" for i in range(count)]),
+            "case": np.array([f"c{i}" for i in range(count)]),
+            "trial": np.zeros(count, dtype=np.int32),
+            **dict.fromkeys(("reference", "decision", "probabilities"), empty),
+            "finite": finite,
+            **{
+                f"region_{n}": np.array([[getattr(r, n) for r in row] for row in regions])
+                for n in names
+            },
+        }
+
+    return make
+
+
+@pytest.fixture
+def disc():
+    """A filled circle as a mask (height, width)."""
+
+    def make(row, column, radius, side=32):
+        rows, columns = np.ogrid[:side, :side]
+        return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+
+    return make
+
+
+@pytest.fixture
+def random_masks():
+    """Smooth random masks, none of them empty."""
+    from scipy.ndimage import gaussian_filter
+
+    def make(count, classes=2, side=32, seed=0):
+        rng = np.random.default_rng(seed)
+        fields = gaussian_filter(rng.standard_normal((count, classes, side, side)), (0, 0, 2, 2))
+        return fields > 0.1 * fields.std()
+
+    return make
+
+
+@pytest.fixture
+def organs():
+    return TaskInfo("segmentation", ("bowel", "stomach"))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from palpate.outcome import Status, Verdict
+from palpate.regions import Region
 from palpate.statistics.summary import chosen_metrics, summarise
 
 
@@ -181,6 +182,31 @@ def test_multi_label_and_dense_tasks(synthetic, tmp_path):
     drop = summary.find(metric="relative_drop")[0]
     clean = np.mean([0.9 - i / 400 for i in range(40)])
     assert drop.value == pytest.approx(0.3 / clean, abs=1e-6)
+
+
+def test_masks_are_estimated_per_class_and_distances_say_how_many_are_real(synthetic, tmp_path):
+    maker = synthetic.Maker(
+        tmp_path, targets=("unet",), kind="segmentation", classes=("background", "liver", "spleen")
+    )
+    found, emptied = Region(60, 80, 70, 3.0, 0.9, 1, 1), Region(0, 0, 30, 200.0, 0.0, 1, 0)
+    outcomes = [
+        maker.outcome(i, right=True, score=0.4, regions=(found, emptied if i % 2 else found))
+        for i in range(40)
+    ]
+    maker.cell("unet", outcomes=outcomes)
+    summary = summarise(maker.write())
+    rows = {row.metric: row for row in summary.rows}
+
+    assert rows["dice"].value == pytest.approx(0.4)
+    assert rows["dice[liver]"].value == pytest.approx(0.8)
+    assert rows["dice[spleen]"].value == pytest.approx(0.4)
+    assert rows["iou[liver]"].value == pytest.approx(60 / 90)
+    assert rows["lesion_sensitivity[spleen]"].value == pytest.approx(0.5)
+    assert rows["hd95[spleen]"].value == pytest.approx(101.5)
+    assert rows["hd95[liver]"].note.startswith("valid 40/40")
+    assert rows["hd95[spleen]"].note.startswith("valid 20/40, 20 with one mask empty")
+    for row in rows.values():
+        assert row.low <= row.value <= row.high
 
 
 def test_no_tensor_library_is_imported():

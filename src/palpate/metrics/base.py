@@ -113,6 +113,8 @@ class Metric(ABC):
         families: perturbation families that it applies to, "none" being the clean cell.
         essential: always computed where it applies, even when the audit file does not ask.
         needs_clean: compares with the target's clean cell.
+        needs_regions: reads the numbers per class of a mask, which runs of version 1 lack.
+        per_class: is also estimated for each foreground class of a dense task that has several.
         better: which direction is good.
         meaning: definition for the report's glossary.
     """
@@ -122,12 +124,19 @@ class Metric(ABC):
     families: ClassVar[frozenset[str]]
     essential: ClassVar[bool] = False
     needs_clean: ClassVar[bool] = False
+    needs_regions: ClassVar[bool] = False
+    per_class: ClassVar[bool] = False
     better: ClassVar[Literal["higher", "lower"]] = "higher"
     meaning: ClassVar[str]
 
     @abstractmethod
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
         """Say what is averaged over what, for the rows of one cell (one row at least)."""
+
+    def note(self, rows: Rows) -> str:
+        """What a reader of the value must know of these rows; empty for nothing."""
+        del rows
+        return ""
 
     def applies(self, *, task: str, family: str) -> bool:
         """Whether the metric means something for this kind of task and perturbation family."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from palpate import registry
-from palpate.metrics._masks import by_class
+from palpate.metrics._masks import by_class, has_regions
 from palpate.metrics.base import ATTACKS, FAULTS, Metric, Ratio, Rows, Share
 from palpate.metrics.robust_accuracy import could_not_attack
 from palpate.record import CellRecord, Record
@@ -114,6 +114,8 @@ def _cell_rows(
         return
     rows = cells.rows(cell)
     for metric in applicable:
+        if metric.needs_regions and not has_regions(rows):
+            continue
         found = measure(metric, rows, cells, family=cell.family, notes=cell.notes, **how)
         yield _row(cell, setting, metric, found, note=_note(metric, rows, found, cell.notes))
         for name, part in by_class(rows, cells.task) if metric.per_class else ():
