@@ -1,13 +1,14 @@
 """Networks of the timm library by name."""
 
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import nn
 from typing_extensions import override
 
 from palpate.errors import TargetError, UnknownComponent, nearest
 from palpate.targets.base import TargetSource
+from palpate.types import Classification, MultiLabel
 
 
 @final
@@ -21,6 +22,8 @@ class Timm(TargetSource):
             no max-pooling.
         arguments: passed on to timm.create_model.
     """
+
+    serves: ClassVar = (Classification, MultiLabel)
 
     model: str = "resnet18"
     small_stem: bool = False
