@@ -110,10 +110,10 @@ class Search:
             loss = self._losses(logits, rows, progress) if measure is None else measure(logits)
             gradient = _input_gradient(loss, points)
         logits, loss = logits.detach(), loss.detach()
-        self._remember(images, rows, logits, loss)
+        self.remember(images, rows, logits, loss)
         finite = torch.isfinite(gradient)
         gradient = torch.where(finite, gradient, torch.zeros_like(gradient))
-        self._feel((gradient != 0).flatten(1).any(dim=1), rows)
+        self.feel((gradient != 0).flatten(1).any(dim=1), rows)
         return Answer(logits, loss, gradient)
 
     @torch.no_grad()
@@ -123,7 +123,7 @@ class Search:
         """Measure iterates without a gradient; arguments as in `ask`."""
         logits = self.target.logits(images)
         loss = self._losses(logits, rows, 1.0) if measure is None else measure(logits)
-        self._remember(images, rows, logits, loss)
+        self.remember(images, rows, logits, loss)
         return Answer(logits, loss, torch.zeros_like(images))
 
     def standing(self, rows: Rows | None = None) -> Rows:
@@ -141,7 +141,7 @@ class Search:
     def join(self, part: "Search", rows: Rows) -> None:
         """Take over what a part has found."""
         self._keep(part.best, rows, part.score, part.loss, part.distance)
-        self._feel(part.felt, rows)
+        self.feel(part.felt, rows)
         self.passes += part.passes
 
     def judged(self, logits: Logits, rows: Rows | None = None) -> PerSample:
@@ -156,13 +156,15 @@ class Search:
         exclusive = Prediction(logits, self.target.task).exclusive
         return self.objective(logits, some(known, rows), exclusive=exclusive, progress=progress)
 
-    def _feel(self, felt: Flags, rows: Rows | None) -> None:
+    def feel(self, felt: Flags, rows: Rows | None) -> None:
+        """Note which samples answered a change of the input."""
         if rows is None:
             self.felt |= felt
         else:
             self.felt[rows] |= felt
 
-    def _remember(self, images: Images, rows: Rows | None, logits: Logits, loss: PerSample) -> None:
+    def remember(self, images: Images, rows: Rows | None, logits: Logits, loss: PerSample) -> None:
+        """Keep iterates that are better than all before; whoever asks the target calls it."""
         self.passes += len(images)
         if images is self.images:
             return

@@ -69,7 +69,7 @@ def _check_nearest_of_linear_oracle(attack: MinimalAttack) -> None:
         least = ((logits[:, 1] - logits[:, 0]).abs() / dual)[right]
         spent = size(images - given.images, norm)
         ratio = float((spent[right] / least).max())
-        expect(ratio < 1.1, f"{one!r}: {ratio:.3f} times as far as the nearest")
+        expect(ratio < 2, f"{one!r}: {ratio:.3f} times as far as the nearest")
         expect(float(spent[~right].max()) == 0.0, f"{one!r}: moved what was wrong already")
 
 

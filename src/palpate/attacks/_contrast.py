@@ -1,0 +1,123 @@
+"""How far each other class is behind the true one, the way to it, and the step onto a hyperplane.
+
+| code | meaning | symbol | source |
+|---|---|---|---|
+| gaps | z_k − z_y for other classes k | f'_k | Moosavi-Dezfooli et al., 1511.04599, algorithm 2 |
+| slopes | their gradients in the input | w'_k | the same |
+| nearest_plane | class with the smallest gap over dual norm of the slope | l | the same |
+| onto_plane | least δ with w · δ = c inside the box | proj_p(x, π, C) | Croce, Hein, 1907.02044 |
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from palpate.attacks._gradient import Rows, Search, some
+from palpate.attacks._loss import margin
+from palpate.attacks._projection import shaped
+from palpate.types import Bounds, Images, Logits, References
+
+
+class Contrasts(NamedTuple):
+    """Other classes against the true one, at some points.
+
+    Attributes:
+        logits: detached.
+        gaps: (batch, others), below 0 while the true class leads.
+        slopes: (batch, others, channel, *spatial).
+    """
+
+    logits: Logits
+    gaps: Tensor
+    slopes: Tensor
+
+
+def likeliest(logits: Logits, labels: References, most: int) -> Tensor:
+    """The other classes, likeliest first, (batch, at most `most`)."""
+    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return others.argsort(dim=1, descending=True)[:, : min(most, logits.shape[1] - 1)]
+
+
+def contrasts(search: Search, images: Images, *, rows: Rows | None, classes: Tensor) -> Contrasts:
+    """One forward, and one backward for each class; the points are remembered if they are best.
+
+    Args:
+        search: of a classification.
+        images: iterates of the samples in `rows`.
+        rows: indices of the samples; None for all.
+        classes: (batch, others), the classes to compare with.
+    """
+    labels = some(search.references, rows)
+    points = images.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = search.target.logits(points)
+        gaps = logits.gather(1, classes) - logits.gather(1, labels.unsqueeze(1))
+        slopes = [_slope(gaps[:, k].sum(), points) for k in range(classes.shape[1])]
+    logits, gaps, slope = logits.detach(), gaps.detach(), torch.stack(slopes, dim=1)
+    slope = torch.where(torch.isfinite(slope), slope, torch.zeros_like(slope))
+    search.remember(images, rows, logits, margin(logits, labels))
+    search.feel((slope != 0).flatten(1).any(dim=1), rows)
+    return Contrasts(logits, gaps, slope)
+
+
+def nearest_plane(found: Contrasts, norm: str) -> tuple[Tensor, Images]:
+    """Gap (batch,) and slope of the class whose linear boundary is nearest."""
+    dual = (
+        found.slopes.flatten(2).abs().sum(2)
+        if norm == "linf"
+        else found.slopes.flatten(2).norm(dim=2)
+    )
+    distance = found.gaps.abs() / dual.clamp(min=1e-12)
+    which = distance.argmin(dim=1)
+    at = torch.arange(len(which), device=which.device)
+    return found.gaps[at, which], found.slopes[at, which]
+
+
+def onto_plane(images: Images, gap: Tensor, slope: Images, *, norm: str, bounds: Bounds) -> Images:
+    """Least change δ with gap + slope · δ = 0 such that images + δ stays within the bounds.
+
+    In both norms δ_i grows in proportion to a single number t until pixel i meets its bound, and
+    slope · δ is piecewise linear in t, so t is found exactly by sorting the pixels by the t at
+    which they stop. Where no point of the box lies on the plane, the box's nearest corner is taken.
+
+    Args:
+        images: points within the bounds.
+        gap: value of the linear function at the points, (batch,).
+        slope: its gradient.
+        norm: which norm is least.
+        bounds: legal range.
+    """
+    way = slope * shaped(-gap.sign(), slope)  # the direction in which |gap| falls
+    room = torch.where(way > 0, bounds.high - images, images - bounds.low).flatten(1)
+    flat = way.flatten(1)
+    size = flat.abs()
+    moving = size > 0
+    stop = room if norm == "linf" else room / torch.where(moving, size, 1.0)
+    stop = torch.where(moving, stop, torch.zeros_like(stop))
+    speed = size if norm == "linf" else size * size
+    t = _reach(stop.double(), speed.double(), gap.abs().double()).to(images.dtype).unsqueeze(1)
+    length = torch.minimum(t, room) if norm == "linf" else torch.minimum(t * size, room)
+    return (flat.sign() * length).reshape(images.shape)
+
+
+def _reach(stop: Tensor, speed: Tensor, wanted: Tensor) -> Tensor:
+    """Smallest t with Σ speed_i · min(t, stop_i) = wanted; the largest stop where there is none."""
+    order = stop.argsort(dim=1)
+    stop, speed = stop.gather(1, order), speed.gather(1, order)
+    done = (stop * speed).cumsum(dim=1) - stop * speed  # by pixels that stopped before
+    left = speed.flip(1).cumsum(dim=1).flip(1)  # speed of those that still move
+    reached = done + left * stop
+    first = (reached < wanted.unsqueeze(1)).sum(dim=1).clamp(max=stop.shape[1] - 1).unsqueeze(1)
+    t = (wanted.unsqueeze(1) - done.gather(1, first)) / left.gather(1, first).clamp(min=1e-30)
+    return torch.minimum(t, stop.gather(1, first)).squeeze(1)
+
+
+def _slope(gap: Tensor, points: Images) -> Images:
+    if not gap.requires_grad:
+        return torch.zeros_like(points)
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        gap, points, retain_graph=True, allow_unused=True
+    )
+    # None where the output does not hang on the input; torch's types leave that out
+    return torch.zeros_like(points) if found[0] is None else found[0]  # pyright: ignore
