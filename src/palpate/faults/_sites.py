@@ -213,11 +213,13 @@ def distinct_below(size: int, count: int, seed: int | list[int]) -> "np.ndarray[
     rng = np.random.default_rng(seed)
     if size <= _SHUFFLED:
         return rng.permutation(size)[:count]
-    kept = np.empty(0, dtype=np.int64)
-    while len(kept) < count:  # the stream is one, however it is cut
+    kept = rng.integers(size, size=count)
+    while True:  # the stream is one, however it is cut
+        if count > 1:
+            kept = kept[np.sort(np.unique(kept, return_index=True)[1])]
+        if len(kept) >= count:
+            return kept[:count]
         kept = np.concatenate([kept, rng.integers(size, size=count)])
-        kept = kept[np.sort(np.unique(kept, return_index=True)[1])]
-    return kept[:count]
 
 
 def _matching(found: list[Place], tensors: Sequence[str]) -> list[Place]:

@@ -7,7 +7,7 @@ import orjson
 from palpate.report import words
 from palpate.report.one_answer import belongs
 from palpate.statistics.strata import WorstFault
-from palpate.statistics.summary import Row, Summary
+from palpate.statistics.summary import CHOSEN, Row, Summary
 from palpate.statistics.table import Table
 
 
@@ -16,7 +16,8 @@ def silent(model: str, summary: Summary) -> str:
     found = summary.find(metric="sdc_rate")
     if not (rates := [r for r in found if belongs(r, model) and r.value is not None]):
         return "no rate of silent changes"
-    single = [r for r in rates if _is_single(orjson.loads(r.setting))] or rates
+    drawn = [r for r in rates if not r.note.startswith(CHOSEN)] or rates
+    single = [r for r in drawn if _is_single(orjson.loads(r.setting))] or drawn
     row = min(single, key=lambda r: (r.high or 1.0) - (r.low or 0.0))  # the best known one
     said = f"{measured(row)} of decisions silently changed"
     for due in summary.find(metric="due_rate", cell=row.cell):

@@ -14,6 +14,7 @@ import orjson
 from palpate.record import Record
 from palpate.report import words
 from palpate.report.fault_words import measured
+from palpate.report.headline import chance_level
 from palpate.report.ladders import model_of, models_of
 from palpate.statistics.bend import bends
 from palpate.statistics.cells import Cells, is_chosen
@@ -104,13 +105,17 @@ def _near_zero(summary: Summary) -> Iterator[Answer]:
 
 
 def _gradual(record: Record) -> Iterator[Answer]:
+    chance = chance_level(record)
     for row in bends(record, "patch_drop", "coverage"):
         verdict = _above(row.excess.low, row.excess.high, 0.0, yes="yes", no="no, the reverse")
         middle, last = (f"{x:.0%}" for x in (row.middle, row.last))
         text = (
             f"per tenth of the patches it loses {_tenth(row.early)} up to {middle} dropped and"
-            f" {_tenth(row.late)} from there to {last}; difference {_tenth(row.excess)}"
+            f" {_tenth(row.late)} from there to {last}; difference {_tenth(row.excess)}; it ends at"
+            f" {words.number(row.end.value)} {words.interval(row.end.low, row.end.high)}"
         )
+        if chance is not None:
+            text += f", always giving the most frequent answer at {words.number(chance)}"
         yield Answer(row.target, verdict, text)
 
 

@@ -21,6 +21,14 @@ PLAIN: Final = frozenset({"auc", "ece", "hd95"})
 _ONCE: Final = ("trials", "restarts")  # not worth a word where they are 1
 _DRAWN: Final = ("flips", "trials", "scope")
 _OFF: Final = (0, 1, "all", "stored", "flip", "transient")
+_USUAL: Final[Mapping[str, Any]] = {
+    "goal": "break",
+    "label": "reference",
+    "loss": "ce",
+    "swap_arguments": False,
+    "update": "add",
+}
+"""What an attack does unless told otherwise; not worth a word."""
 _METRICS: Final[Mapping[str, str]] = {
     "auc": "AUC",
     "ece": "ECE",
@@ -130,6 +138,8 @@ def setting_words(setting: Mapping[str, Any]) -> str:
             continue
         if name == "flips" and dose == "bit_error_rate":
             continue  # the rate decides their number
+        if name in _USUAL and value == _USUAL[name]:
+            continue
         if of_faults and name not in _DRAWN and value in _OFF:
             continue
         words.append(NORMS[value] if name == "norm" and value in NORMS else _word(name, value))

@@ -27,6 +27,7 @@ class Bend:
         early: loss of score per unit of dose, from clean to the middle.
         late: likewise from the middle to the last dose.
         excess: late minus early, on the same cases.
+        end: score at the last dose.
     """
 
     target: str
@@ -36,6 +37,7 @@ class Bend:
     early: Estimate
     late: Estimate
     excess: Estimate
+    end: Estimate
 
 
 def bends(record: Record, perturbation: str, dose: str) -> Table[Bend]:
@@ -70,9 +72,11 @@ def _bend(cells: Cells, members: list[CellRecord], dose: str) -> Bend:
     cases = codes(rows["case"][rows["trial"] == 0][np.argsort(_samples(rows), kind="stable")])
     steepest = 1 / middle + 1 / (last - middle)
 
-    def mean(values: Values, name: str) -> Estimate:
+    def mean(
+        values: Values, name: str, *, low: float = -steepest, high: float = steepest
+    ) -> Estimate:
         return estimate(
-            Ratio(values, np.ones(len(values)), low=-steepest, high=steepest),
+            Ratio(values, np.ones(len(values)), low=low, high=high),
             Design(cases, np.zeros(len(values), dtype=np.intp)),
             confidence=cells.confidence,
             resamples=cells.resamples,
@@ -87,6 +91,7 @@ def _bend(cells: Cells, members: list[CellRecord], dose: str) -> Bend:
         early=mean(early, "early"),
         late=mean(late, "late"),
         excess=mean(late - early, "excess"),
+        end=mean(full, "end", low=0.0, high=1.0),
     )
 
 

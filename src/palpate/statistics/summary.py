@@ -25,6 +25,8 @@ from palpate.statistics.estimate import Estimate, undefined
 from palpate.statistics.measure import estimate, reweighted, stratified, widened
 from palpate.statistics.table import Table
 
+CHOSEN = "chosen faults"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -183,7 +185,7 @@ def _general_note(metric: Metric, rows: Rows, found: Estimate, notes: list[dict[
         if stuck:
             return f"no gradient or no movement in {stuck} of {len(rows['status'])} tries"
     if is_chosen(notes):
-        return "chosen faults: says what an adversary can do, not how often a random fault does it"
+        return f"{CHOSEN}: says what an adversary can do, not how often a random fault does it"
     lost = int((~rows["finite"].astype(bool)).sum())
     if lost and not metric.families <= FAULTS:
         return f"{lost} of {len(rows['finite'])} outputs non-finite, counted as wrong"
