@@ -5,7 +5,7 @@ and comes from the generator that is passed in.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,8 @@ Amount = Annotated[float, Field(ge=0.0)]
 
 class _Augmentation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+    moves: ClassVar[bool] = False
+    """Whether pixels change places, so that a mask has to go with them."""
 
 
 def _uniform(count: int, *, reach: float, generator: Generator) -> Tensor:
@@ -29,6 +31,7 @@ class Flip(_Augmentation):
     """Mirror left and right, or top and bottom, with the given probabilities."""
 
     name: Literal["flip"] = "flip"
+    moves: ClassVar[bool] = True
     horizontal: Share = 0.5
     vertical: Share = 0.0
 
@@ -47,6 +50,7 @@ class Affine(_Augmentation):
     """
 
     name: Literal["affine"] = "affine"
+    moves: ClassVar[bool] = True
     degrees: Amount = 10.0
     translate: Share = 0.1
     scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
@@ -115,3 +119,32 @@ class Erase(_Augmentation):
 
 
 Augmentation = Annotated[Flip | Affine | Intensity | Noise | Erase, Field(discriminator="name")]
+
+
+def augmented(
+    images: Tensor, masks: Tensor, changes: tuple[Augmentation, ...], generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Change images, and move their masks along.
+
+    Args:
+        images: (batch, channel, height, width) in [0, 1].
+        masks: label maps (batch, height, width) or 0/1 planes (batch, classes, height, width).
+        changes: applied in this order.
+        generator: source of every draw.
+
+    Returns:
+        Both; what a mask shows between two pixels goes to the class with the larger share.
+    """
+    channels, maps = images.shape[1], masks.ndim == 3
+    planes = functional.one_hot(masks.long()).movedim(-1, 1) if maps else masks
+    joined = torch.cat([images, planes.to(images.dtype)], dim=1)
+    for change in changes:
+        if change.moves:
+            joined = change(joined, generator)
+        else:
+            joined = torch.cat(
+                [change(joined[:, :channels], generator), joined[:, channels:]], dim=1
+            )
+    moved = joined[:, channels:]
+    found = moved.argmax(dim=1) if maps else (moved > 0.5).long()
+    return joined[:, :channels], found.to(masks.dtype)

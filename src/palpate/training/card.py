@@ -13,9 +13,10 @@ from torch import Tensor
 
 from palpate.training.fit import Examples, Fitted
 from palpate.training.intervals import CONFIDENCE
+from palpate.training.masks import are_masks
 from palpate.training.recipe import Recipe
 
-PACKAGES = ("palpate", "torch", "numpy", "timm")
+PACKAGES = ("palpate", "torch", "numpy", "timm", "segmentation-models-pytorch", "monai")
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -90,10 +91,7 @@ def card(
         "state_digest": tensors_digest(fitted.state),
         "data": {
             "digest": data_digest(splits),
-            "counts": {
-                name: dict(enumerate(split.labels.bincount().tolist()))
-                for name, split in splits.items()
-            },
+            "counts": {name: _counts(split.labels) for name, split in splits.items()},
         },
         "seed": recipe.seed,
         "kept_epoch": fitted.epoch,
@@ -101,6 +99,14 @@ def card(
         "versions": versions(),
         "curve": fitted.curve,
     }
+
+
+def _counts(labels: Tensor) -> dict[Any, int]:
+    """Examples per class; for masks, how many there are and how many are empty."""
+    if are_masks(labels):
+        empty = int((labels.flatten(1) == 0).all(dim=1).sum())
+        return {"images": len(labels), "empty masks": empty}
+    return dict(enumerate(labels.bincount().tolist()))
 
 
 def write_card(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Train a classifier on arrays: seeded, resumable, best epoch by validation.
+"""Train a classifier or a segmenter on arrays: seeded, resumable, best epoch by validation.
 
 Every random number hangs on (seed, epoch), so an interrupted run continues with the numbers that
 it would have had. Order and augmentation come from a local generator; dropout inside the model
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from palpate.errors import ConfigError, DataError
 from palpate.seeds import Seeds
+from palpate.training.augment import augmented
+from palpate.training.masks import MaskLoss, are_masks, mask_scores
 from palpate.training.recipe import Recipe
 from palpate.training.scores import normalise, predict, scores
 
@@ -26,7 +28,7 @@ Epoch = dict[str, float]
 
 
 class Examples(NamedTuple):
-    """Images (n, channel, height, width), uint8, and their classes (n,), int64."""
+    """Images (n, channel, height, width), uint8, and their classes (n,), int64, or masks, uint8."""
 
     images: Tensor
     labels: Tensor
@@ -82,7 +84,7 @@ def fit(
     """Train `model` in place and return the weights of the best epoch by validation.
 
     Args:
-        model: Classifier, images (batch, channel, height, width) in, logits (batch, class) out,
+        model: Images (batch, channel, height, width) in, logits (batch, class) or planes out,
             on the device where it is to be trained.
         recipe: Everything that decides the result; `dataset`, `target`, `output` and `threads` are
             not looked at.
@@ -124,10 +126,13 @@ def fit(
 
 def _check(examples: Examples, *, name: str) -> None:
     images, labels = examples
-    fits = images.ndim == 4 and len(images) == len(labels) > 0 and labels.ndim == 1
-    if not fits or images.dtype != torch.uint8 or labels.dtype != torch.int64:
+    masks = are_masks(labels) and labels.shape[-2:] == images.shape[-2:]
+    kind = torch.uint8 if masks else torch.int64
+    fits = images.ndim == 4 and len(images) == len(labels) > 0 and (masks or labels.ndim == 1)
+    if not fits or images.dtype != torch.uint8 or labels.dtype != kind:
         raise DataError(
-            f"{name}: expected uint8 images (n, channel, height, width) and int64 labels (n,);"
+            f"{name}: expected uint8 images (n, channel, height, width) and int64 labels (n,) or"
+            f" uint8 masks (n, [classes,] height, width);"
             f" got {images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
         )
 
@@ -167,10 +172,25 @@ def _batches(recipe: Recipe, train: Examples, seed: int) -> Iterator[Examples]:
     count = len(train.labels)
     order = torch.randperm(count, generator=generator)
     for chosen in order.tensor_split(math.ceil(count / recipe.batch_size)):
-        images = train.images[chosen] / 255
+        images, labels = train.images[chosen] / 255, train.labels[chosen]
+        if are_masks(labels):
+            yield Examples(*augmented(images, labels, recipe.augmentation, generator))
+            continue
         for augmentation in recipe.augmentation:
             images = augmentation(images, generator)
-        yield Examples(images, train.labels[chosen])
+        yield Examples(images, labels)
+
+
+def _criterion(recipe: Recipe, labels: Tensor, device: torch.device) -> nn.Module | MaskLoss:
+    dice = recipe.loss == "dice_ce"
+    if are_masks(labels):
+        if recipe.class_balanced or recipe.label_smoothing:
+            raise ConfigError("class_balanced, label_smoothing: expected neither for masks")
+        return MaskLoss(dice=dice)
+    if dice:
+        raise ConfigError("loss: dice_ce is for masks, got class numbers")
+    weight = _class_weight(labels).to(device) if recipe.class_balanced else None
+    return nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
 
 
 def _train_epoch(
@@ -184,8 +204,7 @@ def _train_epoch(
     std: tuple[float, ...],
 ) -> Epoch:
     device = next(model.parameters()).device
-    weight = _class_weight(train.labels).to(device) if recipe.class_balanced else None
-    criterion = nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
+    criterion = _criterion(recipe, train.labels, device)
     per_epoch = math.ceil(len(train.labels) / recipe.batch_size)
     total, rate = 0.0, 0.0
     model.train()
@@ -195,7 +214,8 @@ def _train_epoch(
             rate = _rate(recipe, step / per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = criterion(model(normalise(images.to(device), mean, std)), labels.to(device))
+            logits = model(normalise(images.to(device), mean, std))
+            loss = criterion(logits, labels.to(device).long())
             optimiser.zero_grad()
             loss.backward()
             if recipe.gradient_clip is not None:
@@ -227,8 +247,12 @@ def _move_average(average: nn.Module, model: nn.Module, *, decay: float) -> None
 def _validate(
     model: nn.Module, validation: Examples, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Epoch:
-    found = scores(predict(model, validation.images, mean=mean, std=std), validation.labels)
-    return {f"validation_{name}": found[name] for name in ("loss", "accuracy", "auc")}
+    logits = predict(model, validation.images, mean=mean, std=std)
+    if are_masks(validation.labels):
+        found, shown = mask_scores(logits, validation.labels), ("loss", "dice")
+    else:
+        found, shown = scores(logits, validation.labels), ("loss", "accuracy", "auc")
+    return {f"validation_{name}": found[name] for name in shown}
 
 
 def _is_best(kept: _Progress, select_by: str) -> bool:
@@ -238,6 +262,8 @@ def _is_best(kept: _Progress, select_by: str) -> bool:
 
     def worth(row: Epoch) -> tuple[float, float]:
         loss = -row["validation_loss"]
+        if f"validation_{select_by}" not in row:
+            raise ConfigError(f"select_by: no validation {select_by} for this task")
         return (loss if select_by == "loss" else row[f"validation_{select_by}"], loss)
 
     return worth(kept.curve[-1]) > worth(kept.curve[kept.best_epoch - 1])

@@ -13,7 +13,7 @@ from palpate.statistics.measure import estimate
 
 CONFIDENCE: Final = 0.95
 _METRICS: Final = ("accuracy", "balanced_accuracy", "auc")
-_RESAMPLES: Final = 2000
+RESAMPLES: Final = 2000
 
 
 def intervals(
@@ -44,6 +44,6 @@ def intervals(
     found: dict[str, list[float] | None] = {}
     for name in _METRICS:
         measured = registry.create("metrics", name).measure(rows, task)
-        one = estimate(measured, design, confidence=CONFIDENCE, resamples=_RESAMPLES, name=name)
+        one = estimate(measured, design, confidence=CONFIDENCE, resamples=RESAMPLES, name=name)
         found[name] = None if one.low is None or one.high is None else [one.low, one.high]
     return found

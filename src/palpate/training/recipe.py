@@ -27,6 +27,7 @@ class Recipe(BaseModel):
         schedule: after the warm-up, `cosine` to 0, `steps` (a tenth from half of the epochs on, a
             hundredth from three quarters on) or `constant`.
         warmup_epochs: linear rise from 0.
+        loss: `cross_entropy`, or `dice_ce` for masks: soft Dice of the batch plus cross-entropy.
         label_smoothing: share of the target spread over all classes.
         class_balanced: weigh classes by the inverse of their frequency.
         gradient_clip: largest gradient norm, or None.
@@ -34,6 +35,7 @@ class Recipe(BaseModel):
         ema: decay per step of the averaged weights, which are then what is validated and kept; or
             None for the weights as trained.
         select_by: validation score whose best epoch is kept, ties by loss; `last` keeps the last.
+        storage: type of the checkpoint's numbers; the card speaks of the model as stored.
         seed: root of initial weights, order, augmentation and dropout.
         threads: torch threads; sums are cut differently for other numbers, so it decides bits.
         device: where to train; the same bits come back on `cpu` only.
@@ -52,12 +54,14 @@ class Recipe(BaseModel):
     weight_decay: float = Field(default=0.05, ge=0.0)
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0.0)
+    loss: Literal["cross_entropy", "dice_ce"] = "cross_entropy"
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     class_balanced: bool = False
     gradient_clip: float | None = Field(default=None, gt=0.0)
     augmentation: tuple[Augmentation, ...] = ()
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
-    select_by: Literal["accuracy", "auc", "loss", "last"] = "loss"
+    select_by: Literal["accuracy", "auc", "dice", "loss", "last"] = "loss"
+    storage: Literal["float32", "float16"] = "float32"
     seed: int = 0
     threads: int = Field(default=1, ge=1)
     device: Literal["cpu", "cuda"] = "cpu"

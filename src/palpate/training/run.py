@@ -16,7 +16,7 @@ from palpate.targets.base import TargetSource
 from palpate.training.fit import Epoch, Examples
 from palpate.training.recipe import Recipe, load_recipe
 from palpate.training.train import train
-from palpate.types import Classification
+from palpate.types import Classification, Segmentation
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
@@ -50,14 +50,18 @@ def train_recipe(
         for name, split in _SPLITS.items()
     }
     task = samples["train"].task
-    if not isinstance(task, Classification):
-        raise ConfigError(f"{path.name}: expected a classification dataset, got {task!r}")
+    if not isinstance(task, Classification | Segmentation):
+        raise ConfigError(
+            f"{path.name}: expected a classification or segmentation dataset, got {task!r}"
+        )
+    if not isinstance(task, source.serves):
+        raise ConfigError(f"{path.name}: no {recipe.target['name']} target for {task!r}")
     recipe = _named(recipe, source, samples["train"])
-    splits = {name: _examples(part) for name, part in samples.items()}
+    splits = {name: _examples(part, say) for name, part in samples.items()}
     channels = splits["train"].images.shape[1]
 
     def build() -> nn.Module:
-        return source.build(classes=len(task.classes), channels=channels)
+        return source.build(classes=source.outputs(task), channels=channels)
 
     def progress(epoch: int, row: Epoch) -> None:
         shown = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key != "epoch")
@@ -89,11 +93,15 @@ def _named(recipe: Recipe, source: TargetSource, samples: Samples) -> Recipe:
     return recipe.model_copy(update={"output": stem})
 
 
-def _examples(samples: Samples) -> Examples:
+def _examples(samples: Samples, say: Callable[[str], None]) -> Examples:
     images = samples.read(range(len(samples)))
     if images.dtype != np.uint8:
-        raise ConfigError(f"{samples.label}: expected 8-bit images to train on, got {images.dtype}")
-    return Examples(torch.from_numpy(images), torch.from_numpy(samples.references))
+        say(f"{samples.label}: {images.dtype} images are rounded to 8 bits for training")
+        low, high = samples.bounds
+        images = ((images - low) / (high - low) * 255).round().astype(np.uint8)
+    references = samples.references[list(range(len(samples)))]
+    kind = np.uint8 if isinstance(samples.task, Segmentation) else np.int64
+    return Examples(torch.from_numpy(images), torch.from_numpy(references.astype(kind)))
 
 
 def _clean(card: dict[str, Any]) -> list[str]:

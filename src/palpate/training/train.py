@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from palpate.errors import ConfigError, DataError
 from palpate.training.card import card, write_card
-from palpate.training.fit import Epoch, Examples, fit, seeded
+from palpate.training.fit import Epoch, Examples, State, fit, seeded
 from palpate.training.intervals import intervals
+from palpate.training.masks import are_masks, mask_estimates, mask_scores
 from palpate.training.recipe import Recipe
 from palpate.training.scores import predict, scores
 
@@ -25,6 +27,27 @@ def _threads(count: int) -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _stored(state: State, storage: str) -> State:
+    """The weights as the file will hold them."""
+    kind = {"float32": torch.float32, "float16": torch.float16}[storage]
+    return {k: v.to(kind) if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _measured(
+    logits: Tensor, labels: Tensor, classes: tuple[str, ...], cases: Sequence[str] | None
+) -> tuple[dict[str, float], dict[str, list[float] | None]]:
+    """Clean scores of one split, and their intervals."""
+    if not are_masks(labels):
+        return scores(logits, labels), intervals(logits, labels, classes=classes, cases=cases)
+    estimates = mask_estimates(logits, labels, classes=classes, cases=cases)
+    found = {name: value for name, (value, *_) in estimates.items() if value is not None}
+    ends = {
+        name: None if low is None or high is None else [low, high]
+        for name, (_, low, high) in estimates.items()
+    }
+    return mask_scores(logits, labels) | found, ends
 
 
 def train(
@@ -81,24 +104,24 @@ def train(
             state_file=state_file,
             progress=progress,
         )
+        fitted = replace(fitted, state=_stored(fitted.state, recipe.storage))
         model.load_state_dict(fitted.state)
         logits = {
             name: predict(model, split.images, mean=mean, std=std)
             for name, split in splits.items()
             if name != "train"
         }
+    measured = {
+        name: _measured(found, splits[name].labels, classes, (cases or {}).get(name))
+        for name, found in logits.items()
+    }
     content = card(
         recipe,
         fitted,
         parameters=sum(p.numel() for p in model.parameters()),
         splits=splits,
-        clean={name: scores(found, splits[name].labels) for name, found in logits.items()},
-        intervals={
-            name: intervals(
-                found, splits[name].labels, classes=classes, cases=(cases or {}).get(name)
-            )
-            for name, found in logits.items()
-        },
+        clean={name: found for name, (found, _) in measured.items()},
+        intervals={name: ends for name, (_, ends) in measured.items()},
         classes=classes,
         mean=mean,
         std=std,
