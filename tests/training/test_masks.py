@@ -148,6 +148,7 @@ def test_scores_follow_the_policy_of_the_audit():
         torch.cat([empty, empty, full]), references, classes=("none", "disc"), cases=None
     )
     assert ends["dice"][0] == pytest.approx(1 / 3)
+    assert ends["dice_where_any"][0] == 0
     assert ends["hd95"][0] == pytest.approx((2 * 49) ** 0.5)
     assert ends["lesion_sensitivity"][0] == 0
 

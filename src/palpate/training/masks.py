@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from palpate import registry
-from palpate.metrics.base import TaskInfo
+from palpate.metrics.base import Ratio, TaskInfo
 from palpate.regions import compare
 from palpate.scoring import planes, scores
 from palpate.statistics.estimate import Design, codes
@@ -93,6 +93,9 @@ def mask_estimates(
 ) -> dict[str, list[float | None]]:
     """Value, low and high end of each mask metric, as an audit's clean cell has them.
 
+    `dice_where_any` is the Dice over the images whose reference is not empty, which is what most
+    papers report.
+
     Args:
         logits: (n, planes, *spatial).
         references: label maps or planes.
@@ -119,9 +122,11 @@ def mask_estimates(
     }
     design = Design(np.arange(n) if cases is None else codes(np.array(cases)), single)
     task = TaskInfo("segmentation", classes)
+    every = {name: registry.create("metrics", name).measure(rows, task) for name in METRICS}
+    drawn = np.where((rows["region_expected"] > 0).any(axis=1), rows["score"], np.nan)
+    every["dice_where_any"] = Ratio(drawn, np.ones(n))
     found: dict[str, list[float | None]] = {}
-    for name in METRICS:
-        measured = registry.create("metrics", name).measure(rows, task)
+    for name, measured in every.items():
         one = estimate(measured, design, confidence=CONFIDENCE, resamples=RESAMPLES, name=name)
         found[name] = [one.value, one.low, one.high]
     return found
