@@ -4,9 +4,8 @@ For every batch: enter what is common to all trials, take the golden (undisturbe
 for every trial enter its disturbed world, ask again, and turn the two answers into plain numbers.
 """
 
-import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from palpate.regions import Region, compare, lost
 from palpate.scoring import planes, scores
 from palpate.targets.base import Target
 from palpate.types import Batch, Bounds, Images, Prediction
+from palpate.worst_cases import Pictures, WorstCases
 
 
 @dataclass
@@ -37,34 +37,6 @@ class Evaluation:
     outcomes: list[Outcome]
     notes: list[dict[str, Any]]
     images: dict[str, NDArray[Any]]
-
-
-@dataclass
-class _Gallery:
-    """Keeps the worst cases: right when clean, wrong now, most confidently wrong first."""
-
-    limit: int
-    heap: list[tuple[float, str, int, Tensor, Tensor]] = field(default_factory=list)
-
-    def offer(self, outcome: Outcome, clean: Tensor, perturbed: Tensor) -> None:
-        confidence = max(outcome.probabilities, default=0.0) if outcome.finite else 1.0
-        badness = 1.0 - outcome.score + confidence
-        entry = (badness, outcome.sample, outcome.trial, clean, perturbed)
-        if len(self.heap) < self.limit:
-            heapq.heappush(self.heap, entry)
-        elif self.limit and entry[:3] > self.heap[0][:3]:
-            heapq.heapreplace(self.heap, entry)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        worst = sorted(self.heap, key=lambda entry: entry[:3], reverse=True)
-        if not worst:
-            return {}
-        return {
-            "sample": np.array([w[1] for w in worst]),
-            "trial": np.array([w[2] for w in worst]),
-            "clean": torch.stack([w[3] for w in worst]).numpy(),
-            "perturbed": torch.stack([w[4] for w in worst]).numpy(),
-        }
 
 
 def evaluate(
@@ -93,7 +65,7 @@ def evaluate(
     Raises:
         ContractError: the perturbation broke a guarantee of its family.
     """
-    kept = _Gallery(gallery)
+    kept = WorstCases(gallery)
     outcomes: list[Outcome] = []
     notes: dict[int, dict[str, Any]] = {}
     entering = perturbation
@@ -109,11 +81,12 @@ def evaluate(
             for trial, golden, entered in _worlds(target, clean, entering, seed):
                 world = entered if storage == "float32" else _stored(entered, clean.images)
                 known = known or _Regions(golden, clean.references.to(golden.logits.device))
-                found = _outcomes(clean, golden, world, trial, known=known)
+                prediction = world.target.predict(world.batch)
+                found = _outcomes(clean, (golden, prediction), world, trial, known=known)
                 notes.setdefault(trial, world.notes)
                 outcomes += found
                 if world.batch.images is not clean.images:
-                    _offer(kept, found, golden, clean, world)
+                    _offer(kept, found, clean=clean, world=world, answers=(golden, prediction))
         entering = None if entering is None else entering.continued(outcomes)
         if entering is None:
             break
@@ -175,9 +148,14 @@ def on_grid(images: Images, bounds: Bounds, *, clean: Images | None = None) -> I
 
 
 def _outcomes(
-    clean: Batch, golden: Prediction, world: World, trial: int, *, known: "_Regions"
+    clean: Batch,
+    answers: tuple[Prediction, Prediction],
+    world: World,
+    trial: int,
+    *,
+    known: "_Regions",
 ) -> list[Outcome]:
-    prediction = world.target.predict(world.batch)
+    golden, prediction = answers
     references = clean.references.to(prediction.logits.device)
     columns = _Columns(prediction, golden, references)
     last = columns.score if world.last is None else _last_scores(world, references)
@@ -280,9 +258,19 @@ def _last_scores(world: World, references: Tensor) -> list[float]:
 
 
 def _offer(
-    kept: _Gallery, found: list[Outcome], golden: Prediction, clean: Batch, world: World
+    kept: WorstCases,
+    found: list[Outcome],
+    *,
+    clean: Batch,
+    world: World,
+    answers: tuple[Prediction, Prediction],
 ) -> None:
+    golden, now = answers
     before = scores(golden, clean.references.to(golden.logits.device)).tolist()
-    for i, outcome in enumerate(found):
-        if outcome.score < before[i]:
-            kept.offer(outcome, clean.images[i].cpu(), world.batch.images[i].cpu())
+    for i in (i for i, outcome in enumerate(found) if outcome.score < before[i]):
+        masks = ()
+        if golden.logits.ndim > 2:
+            masks = (clean.references[i], golden.decisions[i], now.decisions[i])
+        shown = (tensor.cpu() for tensor in (clean.images[i], world.batch.images[i], *masks))
+        first, second, *rest = shown
+        kept.offer(found[i], Pictures(first, second, tuple(rest)))

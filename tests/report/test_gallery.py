@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from palpate.report.gallery import data_uri, gain_of, gallery
+from palpate.report.gallery import data_uri, gain_of, gallery, overlay_uri
 
 
 def _pixels(uri):
@@ -51,3 +51,37 @@ def test_cards_show_the_smallest_dose(rich):
 
 def test_cards_are_limited(rich):
     assert len(gallery(rich, limit=1)) == 1
+
+
+def test_masks_are_laid_over_the_image_in_three_colours():
+    image = np.zeros((1, 2, 2), dtype=np.float32)
+    reference = np.array([[1, 0], [1, 0]])
+    decision = np.array([[1, 1], [0, 0]])
+    uri = overlay_uri(image, (reference, decision), exclusive=True, bounds=(0.0, 1.0))
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    right, extra, missed, rest = (pixels[i, j].tolist() for i in (0, 1) for j in (0, 1))
+    assert right == [round(0.45 * c) for c in (0, 158, 115)]
+    assert extra == [round(0.45 * c) for c in (230, 120, 0)]
+    assert missed == [round(0.45 * c) for c in (0, 114, 250)]
+    assert rest == [0, 0, 0]
+    planes = (reference[None], decision[None])
+    assert overlay_uri(image, planes, exclusive=False, bounds=(0.0, 1.0)) == uri
+
+
+def test_a_card_of_masks_shows_both_overlays(maker):
+    maker.kind, maker.classes = "segmentation", ("background", "lesion")
+    maker.cell("unet", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    image, mask = np.zeros((1, 1, 4, 4), dtype=np.float32), np.zeros((1, 4, 4), dtype=np.uint8)
+    images = {
+        "sample": np.array([maker.names[0][0]]),
+        "trial": np.array([0]),
+        "clean": image,
+        "perturbed": image,
+        **dict.fromkeys(("reference_mask", "clean_mask", "perturbed_mask"), mask),
+    }
+    rows = [maker.outcome(i, right=i > 0) for i in range(40)]
+    setting = {"epsilon": 0.01, "norm": "linf"}
+    maker.cell("unet", "attacks", "fgsm", setting=setting, outcomes=rows, images=images)
+    (card,) = gallery(maker.write())
+    assert [p.caption.partition(":")[0] for p in card.pictures[:2]] == ["clean", "perturbed"]
+    assert "green right, orange extra, blue missed" in card.pictures[1].alt

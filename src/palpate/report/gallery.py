@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from palpate.statistics.paired import label
 
 _LIMIT = 16  # cards on the page
 _PIXELS = 512  # longest side of an embedded picture
+# blue, orange and green that colour-blind readers tell apart (Okabe and Ito 2008)
+_RIGHT, _EXTRA, _MISSED = (0, 158, 115), (230, 120, 0), (0, 114, 250)
 _GAINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -95,6 +97,40 @@ def data_uri(image: NDArray[np.floating[Any]], low: float, high: float) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def overlay_uri(
+    image: NDArray[np.floating[Any]],
+    masks: tuple[NDArray[Any], NDArray[Any]],
+    *,
+    exclusive: bool,
+    bounds: tuple[float, float],
+) -> str:
+    """PNG of an image with right, extra and missed pixels of a mask in colour, as a data URI.
+
+    Args:
+        image: (channel, height, width).
+        masks: reference and decision, labels (height, width) or planes (classes, height, width).
+        exclusive: whether the masks are labels, of which 0 is background.
+        bounds: shown as black and white.
+    """
+    grey = np.nan_to_num(image.astype(np.float64), nan=bounds[0]).mean(axis=0)
+    levels = np.clip((grey - bounds[0]) / ((bounds[1] - bounds[0]) or 1.0), 0, 1)
+    picture = np.repeat(levels[None], 3, axis=0)
+    reference, decision = masks
+    agree = reference == decision
+    if not exclusive:  # a pixel counts as right where every plane agrees
+        agree = agree.all(axis=0)
+        reference, decision = reference.any(axis=0), decision.any(axis=0)
+    inside, said = reference > 0, decision > 0
+    for where, colour in (
+        (inside & said & agree, _RIGHT),
+        (said & ~(inside & agree), _EXTRA),
+        (inside & ~said, _MISSED),
+    ):
+        for channel, value in zip(picture, colour, strict=True):
+            channel[where] = 0.55 * channel[where] + 0.45 * value / 255
+    return data_uri(picture, 0.0, 1.0)
+
+
 def gain_of(difference: NDArray[np.floating[Any]], width: float) -> int:
     """Largest round factor that keeps the difference within half the range."""
     largest = float(np.nan_to_num(np.abs(difference)).max()) / width
@@ -126,6 +162,7 @@ def _card(cells: Cells, cell: CellRecord) -> Card:
         before=said,
         after=now,
         pictures=(
+            *_overlays(cells, images, (said, now)),
             Picture(data_uri(clean, low, high), f"Clean image {sample}: {said}", "clean"),
             Picture(data_uri(moved, low, high), f"Perturbed image {sample}: {now}", "perturbed"),
             Picture(
@@ -135,6 +172,25 @@ def _card(cells: Cells, cell: CellRecord) -> Card:
             ),
         ),
     )
+
+
+def _overlays(
+    cells: Cells, images: dict[str, NDArray[Any]], answers: tuple[str, str]
+) -> Iterator[Picture]:
+    if "reference_mask" not in images:
+        return
+    low, high = cells.record.manifest["dataset"].get("bounds") or (0.0, 1.0)
+    reference = images["reference_mask"][0]
+    if reference.ndim > 3 or images["clean"][0].ndim != 3:
+        return  # volumes: no plane of their own to show
+    when = (("clean", "clean", answers[0]), ("perturbed", "perturbed", answers[1]))
+    for name, pixels, said in when:
+        masks = (reference, images[f"{name}_mask"][0])
+        source = overlay_uri(
+            images[pixels][0], masks, exclusive=reference.ndim == 2, bounds=(low, high)
+        )
+        alt = f"Mask on the {name} image: {said}; green right, orange extra, blue missed"
+        yield Picture(source, alt, f"{name}: {said} (green right, orange extra, blue missed)")
 
 
 def _answer(rows: Columns | Any, row: int, task: TaskInfo) -> str:
