@@ -70,3 +70,32 @@ def thresholds():
 @pytest.fixture(scope="session")
 def few(trained):
     return Trained(trained.target, trained.images[:16], trained.labels[:16])
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A small convolutional segmenter, fitted here to bright blobs in noise in under a second."""
+    draw = torch.Generator().manual_seed(5)
+    axis = torch.arange(24.0)
+    centres = 4 + 16 * torch.rand((24, 2), generator=draw)
+    squares = (axis[None, :, None] - centres[:, 0, None, None]) ** 2 + (
+        axis[None, None, :] - centres[:, 1, None, None]
+    ) ** 2
+    masks = (squares < 25).long()
+    noise = 0.1 * torch.randn((24, 1, 24, 24), generator=draw)
+    images = (0.35 + 0.15 * masks.unsqueeze(1) + noise).clamp(0, 1)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 8, 5, padding=2), nn.ReLU()
+    )
+    module.append(nn.Conv2d(8, 2, 1))
+    with torch.no_grad():
+        for tensor in module.parameters():
+            tensor.copy_(0.2 * torch.randn(tensor.shape, generator=draw))
+    optimiser = torch.optim.Adam(module.parameters(), 0.02)
+    for _ in range(120):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(images), masks).backward()
+        optimiser.step()
+    optimiser.zero_grad()
+    target = Target(module.eval(), Segmentation(("background", "lesion")))
+    return Masked(target, images[:6], masks[:6])

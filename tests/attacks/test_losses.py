@@ -81,7 +81,8 @@ def test_dice_focal_equals_monais_own_sum():
     assert torch.allclose(value("dice_focal", logits, masks, "sigmoid")[0], theirs)
 
 
-ORDERS = [(n, False) for n in (*PLANES, "margin", "segpgd", "jsd")] + [(n, True) for n in PLANES]
+SMOOTH = ("margin", "segpgd", "jsd", "masked_ce", "masked_spherical")
+ORDERS = [(n, False) for n in (*PLANES, *SMOOTH)] + [(n, True) for n in PLANES]
 
 
 @pytest.mark.parametrize(("name", "swap"), ORDERS)
@@ -121,6 +122,16 @@ def test_segpgd_moves_its_weight_from_right_to_wrong_pixels():
     for progress, weight in ((0.0, 0.0), (0.5, 0.25), (1.0, 0.5)):
         ours = value("segpgd", logits, masks, "softmax", progress=progress)
         assert math.isclose(float(ours), ((1 - weight) * right + weight * wrong) / 2)
+
+
+def test_masked_losses_see_right_pixels_alone():
+    logits = torch.tensor([[[[3.0, 0.0]], [[-4.0, 1.0]]]], dtype=torch.float64)
+    masks = torch.tensor([[[0, 0]]])
+
+    assert math.isclose(
+        float(value("masked_ce", logits, masks, "softmax")), math.log1p(math.exp(-7)) / 2
+    )
+    assert math.isclose(float(value("masked_spherical", logits, masks, "softmax")), -3 / 5 / 2)
 
 
 def test_jsd_of_few_pixels():
@@ -194,7 +205,7 @@ def test_multi_label_margin_counts_every_label():
 
 def test_a_loss_that_does_not_fit_is_refused_with_those_that_do():
     binary, four = Classification(("a", "b")), Classification(tuple("abcd"))
-    with pytest.raises(ConfigError, match="expected one of ce, bce, margin for Class"):
+    with pytest.raises(ConfigError, match="expected one of ce, bce, segpgd, margin, .* for Class"):
         Objective("dlr").check(binary)
     Objective("dlr").check(four)
     with pytest.raises(ConfigError, match="got 'dice'"):

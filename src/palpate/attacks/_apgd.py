@@ -26,7 +26,7 @@ from palpate.types import Bounds, Flags, Images, PerSample
 
 _MOMENTUM: Final = 0.75
 _ENOUGH: Final = 0.75
-Measuring = Callable[[Rows | None], Measure | None]
+Measuring = Callable[[Rows | None, float], Measure]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Ascent:
         Args:
             search: remembers the best iterates.
             start: within the ball and the bounds.
-            measuring: gives another loss than the search's for some rows (None for all).
+            measuring: gives another loss than the search's for some rows (None for all) and a
+                share of the steps.
         """
         ask = _asking(search, measuring)
         marks, rows, stopped = checkpoints(self.steps), None, start
@@ -174,7 +175,7 @@ def _asking(
     search: Search, measuring: Measuring | None
 ) -> Callable[[Images, Rows | None, float], Answer]:
     def ask(images: Images, rows: Rows | None, progress: float) -> Answer:
-        measure = None if measuring is None else measuring(rows)
+        measure = None if measuring is None else measuring(rows, progress)
         return search.ask(images, rows=rows, progress=progress, measure=measure)
 
     return ask

@@ -12,6 +12,8 @@ plane z becomes the pair [0, z], so one formula serves softmax and sigmoid heads
 | progress / 2 | schedule from 0 to ½ | λ(t) = (t − 1) / 2T | 2207.12391, section 3.2 |
 | cospgd | cross-entropy times constant cos(softmax, one-hot) | L_cos | Agnihotri, 2302.02213 |
 | jsd | Jensen–Shannon divergence of softmax and one-hot | D_JS | Croce et al., 2306.12941 |
+| masked_ce | cross-entropy of the right pixels alone | L_MCE | Croce et al., 2306.12941 |
+| masked_spherical | −(true logit of unit logits), right pixels alone | L_MSL | the same |
 | margin | largest other less true logit, at most 1 | – | Carlini, Wagner, 1608.04644, f6 |
 """
 
@@ -133,6 +135,17 @@ def _cospgd(flat: Tensor, labels: Tensor) -> Tensor:
     return cosine * functional.cross_entropy(flat, labels, reduction="none")
 
 
+def _masked_ce(flat: Tensor, labels: Tensor) -> Tensor:
+    return _segpgd(flat, labels, weight=0.0)
+
+
+def _masked_spherical(flat: Tensor, labels: Tensor) -> Tensor:
+    right = flat.argmax(dim=1) == labels
+    true = flat.gather(1, labels.unsqueeze(1)).squeeze(1)
+    on_sphere = true / flat.norm(dim=1).clamp(min=1e-12)
+    return torch.where(right, -on_sphere, torch.zeros_like(true))
+
+
 def _jsd(flat: Tensor, labels: Tensor) -> Tensor:
     """½ KL(p ‖ m) + ½ KL(e ‖ m), m = ½ (p + e), e one-hot.
 
@@ -160,4 +173,6 @@ PIXEL_LOSSES: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "margin": _margin,
     "cospgd": _cospgd,
     "jsd": _jsd,
+    "masked_ce": _masked_ce,
+    "masked_spherical": _masked_spherical,
 }

@@ -102,7 +102,8 @@ class Search:
             images: as in `gradient`.
             rows: as in `gradient`.
             progress: as in `gradient`.
-            measure: another loss than the objective, as a function of the logits.
+            measure: another loss than the objective to climb, as a function of the logits; which
+                iterate is best is still judged by the objective.
         """
         points = images.detach().requires_grad_()
         with torch.enable_grad():
@@ -110,7 +111,8 @@ class Search:
             loss = self._losses(logits, rows, progress) if measure is None else measure(logits)
             gradient = _input_gradient(loss, points)
         logits, loss = logits.detach(), loss.detach()
-        self.remember(images, rows, logits, loss)
+        rank = loss if measure is None else self._losses(logits, rows, progress)
+        self.remember(images, rows, logits, rank)
         finite = torch.isfinite(gradient)
         gradient = torch.where(finite, gradient, torch.zeros_like(gradient))
         self.feel((gradient != 0).flatten(1).any(dim=1), rows)
@@ -122,8 +124,9 @@ class Search:
     ) -> Answer:
         """Measure iterates without a gradient; arguments as in `ask`."""
         logits = self.target.logits(images)
-        loss = self._losses(logits, rows, 1.0) if measure is None else measure(logits)
-        self.remember(images, rows, logits, loss)
+        rank = self._losses(logits, rows, 1.0)
+        self.remember(images, rows, logits, rank)
+        loss = rank if measure is None else measure(logits)
         return Answer(logits, loss, torch.zeros_like(images))
 
     def standing(self, rows: Rows | None = None) -> Rows:

@@ -17,7 +17,7 @@ from typing import Final, Literal
 import torch
 from torch.nn import functional
 
-from palpate.attacks._dense_loss import PLANE_LOSSES, pixel_loss, plane_loss
+from palpate.attacks._dense_loss import PIXEL_LOSSES, PLANE_LOSSES, pixel_loss, plane_loss
 from palpate.errors import ConfigError
 from palpate.types import Classification, Logits, MultiLabel, PerSample, References, Task
 
@@ -33,9 +33,12 @@ LossName = Literal[
     "segpgd",
     "cospgd",
     "jsd",
+    "masked_ce",
+    "masked_spherical",
 ]
-_FLAT: Final = ("ce", "bce", "margin")
-_DENSE: Final = ("ce", "bce", "margin", *PLANE_LOSSES, "segpgd", "cospgd", "jsd")
+_PIXEL: Final = ("segpgd", *PIXEL_LOSSES)  # classification is one pixel
+_FLAT: Final = ("ce", "bce", *_PIXEL)
+_DENSE: Final = (*PLANE_LOSSES, *_PIXEL)
 _DLR_CLASSES: Final = 4
 _TINY: Final = 1e-12
 

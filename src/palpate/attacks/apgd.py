@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from typing_extensions import override
 
 from palpate.attacks._apgd import Ascent, Measuring
 from palpate.attacks._climb import LossAttack
+from palpate.attacks._contrast import likeliest
 from palpate.attacks._gradient import Measure, Rows, Search, put, some
 from palpate.attacks._loss import Objective, has_dlr, targeted_dlr, targeted_margin
 from palpate.attacks._start import border_start, reseed
@@ -66,7 +66,7 @@ class Apgd(LossAttack):
     @property
     @override
     def objective(self) -> Objective:
-        if self.targets:  # the base loss only ranks iterates; it must exist for every class count
+        if self.targets:  # ranks iterates; there is one for every number of classes
             return Objective("margin")
         return super().objective
 
@@ -117,7 +117,7 @@ class Apgd(LossAttack):
         return last
 
     def _measuring(self, labels: References, aims: References) -> Measuring:
-        def of(rows: Rows | None) -> Measure:
+        def of(rows: Rows | None, progress: float) -> Measure:  # noqa: ARG001
             true, aim = some(labels, rows), some(aims, rows)
 
             def measure(logits: Logits) -> PerSample:
@@ -133,8 +133,7 @@ class Apgd(LossAttack):
 def _aims(clean: Logits, search: Search, rows: Rows | None, number: int) -> References:
     """The class that comes number-th among the wrong ones on the clean input."""
     labels = some(search.references, rows)
-    others = clean.scatter(1, labels.unsqueeze(1), -torch.inf)
-    return others.argsort(dim=1, descending=True)[:, number]
+    return likeliest(clean, labels, number + 1)[:, number]
 
 
 def _indices(rows: Rows | None, count: int) -> list[int]:

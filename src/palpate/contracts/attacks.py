@@ -39,8 +39,9 @@ def check_optimum_of_linear_oracle(attack: AnyAttack) -> None:
     if isinstance(attack, MinimalAttack):
         _check_nearest_of_linear_oracle(attack)
         return
-    target, given = linear(), batch(4, classes=2, margin=0.3)
+    target, given = linear(), batch(8, classes=2, margin=0.3)
     weight = target.module.get_parameter("weight").detach()
+    right = target.logits(given.images).argmax(1) == given.references
     for norm in norms(attack):
         epsilon = 0.02 if norm == "linf" else 0.2
         one = dataclasses.replace(attack, epsilon=epsilon, norm=norm)
@@ -48,11 +49,14 @@ def check_optimum_of_linear_oracle(attack: AnyAttack) -> None:
         change = (target.logits(images) - target.logits(given.images)).detach()[:, 1]
         dual = float(weight.abs().sum() if norm == "linf" else weight.norm())
         signs = 1 - 2 * given.references
-        reached = float((change * signs).min()) / (epsilon * dual)
-        # a random l2 start turns towards the optimum only gradually, the sign step is exact, and
-        # without gradients a random point of the ball, which reaches 0 on average, is to be beaten
-        bar = (0.99 if norm == "linf" else 0.95) if attack.needs else 0.1
-        expect(reached > bar, f"{one!r}: reached {reached:.3f} of the optimum")
+        reached = change * signs / (epsilon * dual)
+        if attack.needs:
+            # a random l2 start is turned towards the optimum only gradually; the sign step is exact
+            asked, bar = right, 0.99 if norm == "linf" else 0.95
+        else:  # a random point of the ball reaches 0 on average; who is broken asks no more
+            asked, bar = target.logits(images).argmax(1) == given.references, 0.1
+        least = min(reached[asked].tolist(), default=1.0)
+        expect(least > bar, f"{one!r}: reached {least:.3f} of the optimum")
 
 
 def _check_nearest_of_linear_oracle(attack: MinimalAttack) -> None:
