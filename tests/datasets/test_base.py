@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from palpate import Classification, Samples
+from palpate import Classification, Samples, Segmentation
 from palpate.errors import DataError
 
 TASK = Classification(("a", "b"))
@@ -40,3 +40,23 @@ def test_batches_cover_every_sample_once():
 def test_bad_data_is_refused(make, message):
     with pytest.raises(DataError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("exclusive", "shape", "value", "message"),
+    [
+        (True, (2, 4, 5), 1, r"masks of the images' size \(4, 4\), got \(4, 5\)"),
+        (True, (2, 2, 4, 4), 1, r"masks of the images' size \(4, 4\), got \(2, 4, 4\)"),
+        (True, (2, 4, 4), 2, "mask values from 0 to 1, got 0 to 2 in sample '1'"),
+        (False, (2, 3, 4, 4), 1, r"expected 2 mask planes, got shape \(3, 4, 4\)"),
+        (False, (2, 2, 4, 4), 2, "mask values from 0 to 1"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(exclusive, shape, value, message):
+    masks = np.zeros(shape, np.uint8)
+    masks[1].flat[0] = value
+    task = Segmentation(("none", "organ"), exclusive)
+    samples = Samples.of(np.zeros((2, 1, 4, 4), np.uint8), masks, task=task)
+
+    with pytest.raises(DataError, match=message):
+        samples.batch([0, 1])

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from palpate import registry
 from palpate.datasets._masks import Masks
 from palpate.errors import DataError
-from palpate.types import Batch, Bounds, Classification, MultiLabel, Task
+from palpate.types import (
+    Batch,
+    Bounds,
+    Classification,
+    MultiLabel,
+    PromptedSegmentation,
+    Segmentation,
+    Task,
+)
 
 Read = Callable[[Sequence[int]], NDArray[Any]]
 
@@ -141,12 +149,19 @@ class Samples:
         """Read and check some samples.
 
         Raises:
-            DataError: NaN or infinite pixels, or values outside the bounds; names the sample.
+            DataError: NaN or infinite pixels, values outside the bounds, or masks that do not fit
+                the images or the classes.
         """
         images = self._images(self.read(indices), indices)
+        references = self._masks(self.references[list(indices)].astype(np.int64), indices)
+        plane = references.shape[2 if self._planes else 1 :]
+        if self._dense and plane != images.shape[2:]:
+            raise DataError(
+                f"{self.label}: expected masks of the images' size {images.shape[2:]}, got {plane}"
+            )
         return Batch(
             images=torch.from_numpy(images),
-            references=torch.from_numpy(self.references[list(indices)].astype(np.int64)),
+            references=torch.from_numpy(references),
             samples=tuple(self.ids[i] for i in indices),
             cases=tuple(self.cases[i] for i in indices),
             sites=tuple(self.sites[i] for i in indices),
@@ -167,7 +182,7 @@ class Samples:
         sha.update(registry.canonical(contract).encode())
         blocks = [range(i, min(i + 256, len(self))) for i in range(0, len(self), 256)]
         for indices in blocks:
-            some = self.references[list(indices)].astype(np.int64)
+            some = self._masks(self.references[list(indices)].astype(np.int64), indices)
             sha.update(np.ascontiguousarray(some).tobytes())
         for indices in blocks:
             raw = self.read(indices)
@@ -196,6 +211,33 @@ class Samples:
                 )
         return images
 
+    @property
+    def _dense(self) -> bool:
+        return isinstance(self.task, Segmentation | PromptedSegmentation)
+
+    @property
+    def _planes(self) -> bool:
+        return self._dense and not getattr(self.task, "exclusive", True)
+
+    def _masks(self, references: NDArray[np.int64], indices: Sequence[int]) -> NDArray[np.int64]:
+        """The same, after a look at the numbers in label maps and planes."""
+        if not self._dense or not references.size:
+            return references
+        classes = len(self.task.classes)
+        if self._planes and references.shape[1:2] != (classes,):
+            raise DataError(
+                f"{self.label}: expected {classes} mask planes, got shape {references.shape[1:]}"
+            )
+        top = 1 if self._planes else classes - 1
+        bad = ((references < 0) | (references > top)).reshape(len(references), -1).any(axis=1)
+        if bad.any():
+            name = self.ids[indices[int(bad.argmax())]]
+            raise DataError(
+                f"{self.label}: expected mask values from 0 to {top}, got"
+                f" {references.min()} to {references.max()} in sample {name!r}"
+            )
+        return references
+
     def _check_references(self) -> None:
         if isinstance(self.references, Masks):
             return  # checked as they are read
@@ -207,7 +249,7 @@ class Samples:
                 f" got shape {self.references.shape}"
             )
         if not isinstance(self.task, Classification | MultiLabel):
-            return  # masks are checked by the dataset that reads them
+            return  # masks are checked as they are read
         flat = self.references.reshape(len(self.ids), -1)
         bad = np.flatnonzero(((flat < 0) | (flat > top)).any(axis=1))
         if len(bad):
