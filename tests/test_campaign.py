@@ -1,5 +1,6 @@
 """Cells by content, resume, interrupts and kills: the record of a broken run equals a whole one."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -200,6 +201,48 @@ def test_interrupt_is_exit_130_and_resumable(audit_file, tmp_path):
     assert process.returncode == 130
     assert errors.strip() == "interrupted; run the same command again to go on"
     assert len(list(store.glob("cells/*.json"))) == 6
+
+
+def test_two_workers_give_the_record_of_one(audit_file, tmp_path):
+    store = tmp_path / "two"
+    override = ("perturbations.3.trials=40",)
+    seen = []
+    audit = resolve(config.load(audit_file, override), tmp_path, 12)
+    drive(audit, store, workers=2, watch=seen.append)
+    drive(resolve(config.load(audit_file, override), tmp_path, 12), tmp_path / "one")
+    assert contents(store) == contents(tmp_path / "one")
+    assert [p.done for p in seen] == list(range(len(seen)))
+    drive(audit, store, workers=2, watch=seen.append)  # nothing is left to do
+    assert seen[-1].finished is None
+
+
+DEADLY = """
+import os, signal
+whole = make
+def make(**arguments):
+    if os.environ["PARENT"] != str(os.getpid()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(**arguments)
+"""
+
+
+def test_a_lost_worker_is_said_and_what_is_done_stays(audit_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PARENT", str(os.getpid()))
+    network = tmp_path / "network.py"
+    network.write_text(network.read_text() + DEADLY)
+    drive(resolved(audit_file, "perturbations=[fgsm]"), tmp_path / "run")
+    with pytest.raises(StoreError, match="lost one"):
+        drive(resolved(audit_file), tmp_path / "other", workers=2)
+    assert not list((tmp_path / "other").glob("cells/*.tmp"))
+
+
+def test_workers_need_an_audit_file_and_a_sensible_number(audit_file, tmp_path):
+    audit = resolved(audit_file)
+    with pytest.raises(ConfigError, match="workers: expected 1 to 256, got 0"):
+        drive(audit, tmp_path / "none", workers=0)
+    handed_in = dataclasses.replace(audit, again=False)
+    with pytest.raises(ConfigError, match="expected an audit file to run with 2 processes"):
+        drive(handed_in, tmp_path / "memory", workers=2)
 
 
 def test_defences_and_targets_that_share_a_name_are_kept_apart(audit_file, tmp_path):

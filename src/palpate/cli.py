@@ -44,6 +44,7 @@ def run(
     limit: Limit = None,
     set_: Set = None,
     engine: Annotated[str, typer.Option(help="Who runs the cells.")] = "local",
+    workers: Annotated[int, typer.Option(help="Cells that run at once.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")] = False,
     json: Json = False,
 ) -> None:
@@ -54,6 +55,7 @@ def run(
         limit=limit,
         overrides=tuple(set_ or ()),
         engine=engine,
+        workers=workers,
         dry_run=dry_run,
         json=json,
         command=f"palpate {' '.join(sys.argv[1:])}",
@@ -191,6 +193,7 @@ def _run(
     limit: int | None = None,
     overrides: tuple[str, ...] = (),
     engine: str = "local",
+    workers: int = 1,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -209,7 +212,9 @@ def _run(
     from palpate.statistics.summary import summarise
 
     with console.progress(quiet=json) as watch:
-        record = drive(audit, store, command=command, engine=engine, watch=watch)
+        record = drive(
+            audit, store, command=command, engine=engine, workers=workers, watch=watch
+        )
     summary = summarise(record)
     page = render(record, store / "report.html")
     failed = [cell for cell in record.cells if cell.status != "ok"]

@@ -36,6 +36,7 @@ def drive(
     *,
     command: str = "",
     engine: str = "local",
+    workers: int = 1,
     watch: Watch | None = None,
 ) -> Record:
     """Run every cell that has no good result yet; what was done before stays.
@@ -45,6 +46,7 @@ def drive(
         folder: run directory, created if need be.
         command: how to rerun, for the manifest.
         engine: name of the engine.
+        workers: cells that run at once.
         watch: called at the start and after every cell.
 
     Returns:
@@ -62,7 +64,7 @@ def drive(
     tell = watch or _ignore
     done, total = len(once) - len(waiting), len(once)
     tell(Progress(done, total))
-    for finished in chosen.run(waiting, lambda: Worker(audit, folder)):
+    for finished in chosen.run(waiting, Worker(audit, folder), workers=workers):
         done += 1
         tell(Progress(done, total, finished))
     return Record.load(folder)

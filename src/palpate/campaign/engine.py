@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -35,11 +35,17 @@ class Engine(ABC):
     """Base of all engines; `campaign/engine_<name>.py` defines one subclass."""
 
     @abstractmethod
-    def run(self, cells: Sequence[Cell], make_worker: Callable[[], Worker]) -> Iterator[Finished]:
+    def run(self, cells: Sequence[Cell], worker: Worker, *, workers: int = 1) -> Iterator[Finished]:
         """Run the cells, in any order, and yield each as it ends.
 
+        Args:
+            cells: what is to do.
+            worker: runs one cell.
+            workers: how many at once.
+
         Raises:
-            StoreError: a result could not be written.
+            StoreError: a result could not be written, or a worker was lost.
+            ConfigError: the engine cannot run so many.
         """
 
 

@@ -30,6 +30,9 @@ class Audit:
         sources: per target, what is known of its origin (spec, card).
         perturbations: components, sweeps expanded.
         base: folder that relative paths of defences start from.
+        limit: samples kept.
+        again: whether `resolve` on config, base and limit gives the same audit in another process;
+            not so for models and data handed in from Python.
     """
 
     config: AuditConfig
@@ -38,6 +41,8 @@ class Audit:
     sources: tuple[dict[str, Any], ...]
     perturbations: tuple[Placed, ...]
     base: Path | None = None
+    limit: int | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ def resolve(config: AuditConfig, base: Path, limit: int | None = None) -> Audit:
         sources=tuple(sources),
         perturbations=tuple(expand(config.perturbations)),
         base=base,
+        limit=limit,
+        again=True,
     )
 
 
