@@ -127,6 +127,7 @@ def mask_estimates(
     every["dice_where_any"] = Ratio(drawn, np.ones(n))
     found: dict[str, list[float | None]] = {}
     for name, measured in every.items():
-        one = estimate(measured, design, confidence=CONFIDENCE, resamples=RESAMPLES, name=name)
+        seed = name.removesuffix("_where_any")  # the same draws
+        one = estimate(measured, design, confidence=CONFIDENCE, resamples=RESAMPLES, name=seed)
         found[name] = [one.value, one.low, one.high]
     return found
