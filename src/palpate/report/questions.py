@@ -71,12 +71,16 @@ def questions(
         differences: its paired differences.
     """
     known = critical_bits(record)
+    classes = max(1, len(record.manifest["dataset"]["task"]["classes"]))
     asked = (
         (f"Does PGD take it near zero (below {NEAR_ZERO:.0%}) at 1/255?", _near_zero(summary)),
         ("Does the score fall gradually, then sharply, as patches are dropped?", _gradual(record)),
         ("Can one flip of a top exponent bit bring it to chance?", _to_chance(record, known)),
         ("Are the stem and the scan the most fragile parts?", _fragile(known)),
-        ("Which model is better, on the same images?", _better(differences)),
+        (
+            "Which model is better, on the same images?",
+            _better(differences, summary, classes=classes),
+        ),
     )
     found = ((text, tuple(answers)) for text, answers in asked)
     return tuple(Question(text, answers) for text, answers in found if answers)
@@ -196,7 +200,7 @@ def _compared(one: Estimate, other: Estimate) -> int:
     return 1 if one.low > other.high else -1 if one.high < other.low else 0
 
 
-def _better(differences: Table[Difference]) -> Iterator[Answer]:
+def _better(differences: Table[Difference], summary: Summary, *, classes: int) -> Iterator[Answer]:
     pairs: dict[tuple[str, str], list[Difference]] = {}
     for row in differences.find(kind="model"):
         pairs.setdefault((row.target, row.other), []).append(row)
@@ -204,7 +208,8 @@ def _better(differences: Table[Difference]) -> Iterator[Answer]:
         clean = next((r for r in rows if r.family == "none"), None)
         told = [r for r in rows if r.family != "none"]
         sure = [r for r in told if r.p_holm is not None and r.p_holm < 0.05]
-        better, worse = sum(r.value > 0 for r in sure), sum(r.value < 0 for r in sure)
+        true = [r for r in sure if not _is_hollow(r, summary, classes=classes)]
+        better, worse = sum(r.value > 0 for r in true), sum(r.value < 0 for r in true)
         verdict = {(True, False): one, (False, True): other, (True, True): "it depends"}
         start = (
             f"clean {words.points(clean.value)} {words.interval(clean.low, clean.high)}; "
@@ -215,8 +220,23 @@ def _better(differences: Table[Difference]) -> Iterator[Answer]:
             f"{start}of {words.plural(len(told), 'disturbance')} {one} is better in {better} and"
             f" worse in {worse} after Holm's correction, the others cannot be told apart"
         )
+        if hollow := len(sure) - len(true):
+            text += (
+                f"; in {hollow} more the one that scores higher cannot be told from a model that"
+                " gives everyone one answer, which is no merit"
+            )
         who = f"{one} minus {other}"
         yield Answer(who, verdict.get((better > 0, worse > 0), "cannot tell"), text)
+
+
+def _is_hollow(row: Difference, summary: Summary, *, classes: int) -> bool:
+    """Whether the better model only repeats the most frequent answer."""
+    winner = row.target if row.value > 0 else row.other
+    found = summary.find(
+        metric="balanced_accuracy", perturbation=row.perturbation, setting=row.setting
+    )
+    own = [r for r in found if model_of(r) == winner and r.low is not None]
+    return any((r.low or 0.0) <= 1 / classes for r in own)
 
 
 def _above(low: float | None, high: float | None, limit: float, *, yes: str, no: str) -> str:
