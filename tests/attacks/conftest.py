@@ -34,18 +34,18 @@ class PixelsIn(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def trained():
+def few():
     weights = resources.files("palpate") / "data" / "resnet18_breastmnist.safetensors"
     parameters = {
         "small_stem": True,
         "arguments": {"channels": [16, 32, 64, 128]},
         "weights": str(weights),
     }
-    samples = registry.create("datasets", "medmnist", {}).load(64)
+    samples = registry.create("datasets", "medmnist", {}).load(16)
     target = registry.create("targets", "timm", parameters).load(
         task=samples.task, channels=1, bounds=samples.bounds
     )
-    batch = samples.batch(range(64))
+    batch = samples.batch(range(16))
     return Trained(target, batch.images, batch.references)
 
 
@@ -65,11 +65,6 @@ def thresholds():
     task = Segmentation(("background", "lesion"))
     images = torch.rand((3, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     return Masked(Target(module, task), images, (images[:, 0] > 0.5).long())
-
-
-@pytest.fixture(scope="session")
-def few(trained):
-    return Trained(trained.target, trained.images[:16], trained.labels[:16])
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,14 @@ from palpate.types import Bounds
 
 
 @pytest.mark.parametrize("epsilon", [1 / 255, 8 / 255])
-def test_equals_torchattacks_and_foolbox_exactly(trained, epsilon):
+def test_equals_torchattacks_and_foolbox_exactly(few, epsilon):
     import foolbox
     import torchattacks
 
-    target, images, labels = trained
+    target, images, labels = few
     ours = Fgsm(epsilon=epsilon)(target, images, labels)
 
-    network = trained.network
+    network = few.network
     assert torch.equal(ours, torchattacks.FGSM(network, eps=epsilon)(images, labels))
     model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
     _, theirs, _ = foolbox.attacks.LinfFastGradientAttack(random_start=False)(

@@ -22,35 +22,33 @@ def foolbox_pgd(attack, network, images, labels, **options):
     return made(model, images, labels, epsilons=options["epsilon"])[1]
 
 
-def test_last_iterate_equals_torchattacks_and_foolbox_exactly(trained):
+def test_last_iterate_equals_torchattacks_and_foolbox_exactly(few):
     import torchattacks
 
-    target, images, labels = trained
+    target, images, labels = few
     last = Pgd(**RECIPE).search(target, images, labels).last
 
-    peer = torchattacks.PGD(
-        trained.network, eps=8 / 255, alpha=2 / 255, steps=10, random_start=False
-    )
+    peer = torchattacks.PGD(few.network, eps=8 / 255, alpha=2 / 255, steps=10, random_start=False)
     assert torch.equal(last, peer(images, labels))
     assert torch.equal(
         last,
-        foolbox_pgd("LinfPGD", trained.network, images, labels, step=2 / 255, epsilon=8 / 255),
+        foolbox_pgd("LinfPGD", few.network, images, labels, step=2 / 255, epsilon=8 / 255),
     )
 
 
-def test_l2_agrees_with_torchattacks(trained):
+def test_l2_agrees_with_torchattacks(few):
     import torchattacks
 
-    target, images, labels = trained
+    target, images, labels = few
     ours = Pgd(norm="l2", epsilon=0.5, step_size=0.1, steps=10, random_start=False)
     last = ours.search(target, images, labels).last
 
-    peer = torchattacks.PGDL2(trained.network, eps=0.5, alpha=0.1, steps=10, random_start=False)
+    peer = torchattacks.PGDL2(few.network, eps=0.5, alpha=0.1, steps=10, random_start=False)
     assert torch.allclose(last, peer(images, labels), atol=1e-4)
 
 
-def test_the_best_iterate_is_never_worse_than_the_last(trained):
-    target, images, labels = trained
+def test_the_best_iterate_is_never_worse_than_the_last(few):
+    target, images, labels = few
     found = Pgd(**{**RECIPE, "epsilon": 2 / 255}).search(target, images, labels)
 
     answer = [scores(target.predict(b), labels) for b in _batches(images, found)]
@@ -58,8 +56,8 @@ def test_the_best_iterate_is_never_worse_than_the_last(trained):
     assert bool((answer[0] <= answer[1]).all())
 
 
-def test_more_restarts_never_help_the_defender(trained):
-    target, images, labels = trained
+def test_more_restarts_never_help_the_defender(few):
+    target, images, labels = few
     right = []
     for restarts in (1, 3):
         attack = Pgd(epsilon=1 / 255, steps=3, restarts=restarts)
@@ -137,8 +135,8 @@ def test_a_pixel_threshold_falls_exactly_where_the_budget_reaches(thresholds, lo
     assert torch.equal(flipped[sure], (distance < 0.3)[sure])
 
 
-def test_leaving_early_gives_exactly_the_same_robust_accuracy_for_less_work(trained):
-    target, images, labels = trained
+def test_leaving_early_gives_exactly_the_same_robust_accuracy_for_less_work(few):
+    target, images, labels = few
     found = {}
     for stop in (False, True):
         attack = Pgd(epsilon=2 / 255, steps=10, restarts=2, stop_at_success=stop)

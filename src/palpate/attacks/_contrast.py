@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from palpate.attacks._gradient import Rows, Search, some
-from palpate.attacks._loss import margin
 from palpate.attacks._projection import shaped
 from palpate.types import Bounds, Images, Logits, References
 
@@ -56,7 +55,7 @@ def contrasts(search: Search, images: Images, *, rows: Rows | None, classes: Ten
         slopes = [_slope(gaps[:, k].sum(), points) for k in range(classes.shape[1])]
     logits, gaps, slope = logits.detach(), gaps.detach(), torch.stack(slopes, dim=1)
     slope = torch.where(torch.isfinite(slope), slope, torch.zeros_like(slope))
-    search.remember(images, rows, logits, margin(logits, labels))
+    search.remember(images, rows, logits)
     search.feel((slope != 0).flatten(1).any(dim=1), rows)
     return Contrasts(logits, gaps, slope)
 

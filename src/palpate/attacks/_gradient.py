@@ -37,9 +37,9 @@ class Search:
     """What one attack has seen so far, per sample; local to one call.
 
     The best iterate is the one with the lowest score (the audit's own measure), and among those
-    the one with the highest loss; where `nearest` names a norm, it is the broken one (score 0)
-    nearest to the clean input. The clean start is no iterate: an attack that finds nothing returns
-    its best try, not the input.
+    the one with the highest cross-entropy, whatever loss is climbed; where `nearest` names a norm,
+    it is the broken one (score 0) nearest to the clean input. The clean start is no iterate: an
+    attack that finds nothing returns its best try, not the input.
 
     Attributes:
         target: the model, its parameters frozen by the caller.
@@ -50,7 +50,7 @@ class Search:
         nearest: norm whose smallest value is searched; None where the lowest score is.
         best: best iterates so far; the clean input before any.
         score: score of `best`; infinite before any.
-        loss: loss of `best`.
+        loss: cross-entropy of `best`.
         distance: norm of the change of `best` in the `nearest` norm; infinite while unbroken.
         felt: whether a finite, non-zero gradient (or, without gradients, another loss) was met.
         passes: forward passes so far, in samples.
@@ -102,8 +102,7 @@ class Search:
             images: as in `gradient`.
             rows: as in `gradient`.
             progress: as in `gradient`.
-            measure: another loss than the objective to climb, as a function of the logits; which
-                iterate is best is still judged by the objective.
+            measure: another loss than the objective to climb, as a function of the logits.
         """
         points = images.detach().requires_grad_()
         with torch.enable_grad():
@@ -111,8 +110,7 @@ class Search:
             loss = self._losses(logits, rows, progress) if measure is None else measure(logits)
             gradient = _input_gradient(loss, points)
         logits, loss = logits.detach(), loss.detach()
-        rank = loss if measure is None else self._losses(logits, rows, progress)
-        self.remember(images, rows, logits, rank)
+        self.remember(images, rows, logits)
         finite = torch.isfinite(gradient)
         gradient = torch.where(finite, gradient, torch.zeros_like(gradient))
         self.feel((gradient != 0).flatten(1).any(dim=1), rows)
@@ -124,9 +122,8 @@ class Search:
     ) -> Answer:
         """Measure iterates without a gradient; arguments as in `ask`."""
         logits = self.target.logits(images)
-        rank = self._losses(logits, rows, 1.0)
-        self.remember(images, rows, logits, rank)
-        loss = rank if measure is None else measure(logits)
+        self.remember(images, rows, logits)
+        loss = self._losses(logits, rows, 1.0) if measure is None else measure(logits)
         return Answer(logits, loss, torch.zeros_like(images))
 
     def standing(self, rows: Rows | None = None) -> Rows:
@@ -166,12 +163,16 @@ class Search:
         else:
             self.felt[rows] |= felt
 
-    def remember(self, images: Images, rows: Rows | None, logits: Logits, loss: PerSample) -> None:
+    def remember(self, images: Images, rows: Rows | None, logits: Logits) -> None:
         """Keep iterates that are better than all before; whoever asks the target calls it."""
         self.passes += len(images)
         if images is self.images:
             return
         score = self.judged(logits, rows)
+        plain = Objective(towards=self.aim is not None)
+        known = some(self.references if self.aim is None else self.aim, rows)
+        exclusive = Prediction(logits, self.target.task).exclusive
+        loss = plain(logits, known, exclusive=exclusive)
         loss = torch.where(torch.isnan(loss), torch.inf, loss)
         distance = torch.full_like(score, torch.inf)
         if self.nearest is not None:
