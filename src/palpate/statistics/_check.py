@@ -1,8 +1,8 @@
 """One finding of the audit about itself."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from palpate.record import CellRecord
 from palpate.statistics.paired import label
@@ -36,11 +36,21 @@ def checked(found: Sequence[Check], name: str, examined: Sized, what: str) -> li
 
 def named(cell: CellRecord, *, setting: bool = True) -> str:
     """A cell in words."""
-    if cell.family == "none":
-        return f"{label(cell)}, clean"
-    shown = {k: v for k, v in cell.setting.items() if k in _SHOWN} if setting else {}
-    words = [f"{k} {_short(v)}" for k, v in shown.items()]
-    return ", ".join([label(cell), cell.perturbation.replace("_", " "), *words])
+    return _words(label(cell), cell.perturbation, cell.setting if setting else {})
+
+
+def named_entry(entry: Mapping[str, Any]) -> str:
+    """A planned cell in words."""
+    defence = entry["defence"]
+    model = entry["target"] if defence == "none" else f"{entry['target']} + {defence}"
+    return _words(model, entry["perturbation"], entry["setting"])
+
+
+def _words(model: str, perturbation: str, setting: Mapping[str, Any]) -> str:
+    if perturbation == "none":
+        return f"{model}, clean"
+    words = [f"{k} {_short(v)}" for k, v in setting.items() if k in _SHOWN]
+    return ", ".join([model, perturbation.replace("_", " "), *words])
 
 
 _SHOWN = ("epsilon", "norm", "severity", "coverage", "scope", "flips")

@@ -194,7 +194,7 @@ def _between_models(cells: Cells) -> Iterator[Difference]:
             if (ours.target == theirs.target) == (ours.defence == theirs.defence):
                 continue
             a, b = cells.rows(ours), cells.rows(theirs)
-            left, right = _shared(a, b)
+            left, right = shared(a, b)
             if len(left):
                 pairs = scores(a)[left], scores(b)[right]
                 design = design_of(a, ours.family).take(left)
@@ -253,7 +253,7 @@ def label(cell: CellRecord) -> str:
     return cell.target if cell.defence == "none" else f"{cell.target} + {cell.defence}"
 
 
-def _shared(ours: Rows, theirs: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def shared(ours: Rows, theirs: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions of the (trial, sample) pairs that both have."""
     keys = [
         np.char.add(np.char.add(rows["trial"].astype(str), "\x1f"), rows["sample"])
