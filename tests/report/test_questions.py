@@ -145,3 +145,18 @@ def test_models_are_compared_on_the_same_images(rich):
 def test_an_audit_without_the_data_asks_nothing(maker):
     clean(maker)
     assert asked(maker.write()) == {}
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_giving_everyone_one_answer_wins_nothing(maker, constant):
+    clean(maker, "mamba")
+    clean(maker, "resnet")
+    setting = {"severity": 5, "trials": 1}
+    few = [maker.outcome(i, right=i < 4) for i in range(40)]
+    right = [maker.reference(i) == 1 if constant else i >= 4 for i in range(40)]
+    many = [maker.outcome(i, right=right[i]) for i in range(40)]
+    maker.cell("mamba", "corruptions", "gaussian_noise", setting=setting, outcomes=few)
+    maker.cell("resnet", "corruptions", "gaussian_noise", setting=setting, outcomes=many)
+    found = answer(maker.write(), "Which model is better")
+    assert found.verdict == ("cannot tell" if constant else "resnet")
+    assert ("which is no merit" in found.text) == constant
