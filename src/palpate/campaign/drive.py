@@ -93,7 +93,8 @@ def estimate(audit: Audit, plan: Plan) -> dict[str, float]:
 def _passes(cell: Cell) -> float:
     if cell.perturbation is None:
         return 1.0
-    return 1.0 + cell.perturbation.repeats * (cell.perturbation.passes + 1.0)
+    judging = 0.0 if cell.entry["family"] == "faults" else 1.0  # a fault's trial is its own answer
+    return 1.0 + cell.perturbation.repeats * (cell.perturbation.passes + judging)
 
 
 def _ignore(progress: Progress) -> None:
