@@ -1,0 +1,111 @@
+"""AutoAttack: four unlike attacks with nothing to tune; a sample that one breaks is done.
+
+Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks", arXiv 2003.01690, section 5, "standard" version: APGD on cross-entropy,
+targeted APGD on DLR, targeted FAB, each of 100 iterations and at most nine targets, and Square with
+5,000 queries. With fewer than four classes there is no DLR and the margin takes its place; with
+fewer than ten, every other class is a target.
+
+| code | meaning | symbol | section |
+|---|---|---|---|
+| steps | iterations of APGD and FAB | N_iter | 5 |
+| targets | most classes aimed at | – | 5 |
+| queries | of Square | – | 5 |
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from typing_extensions import override
+
+from palpate.attacks._climb import check_steps
+from palpate.attacks._gradient import Search
+from palpate.attacks._start import reseed
+from palpate.attacks.apgd import Apgd
+from palpate.attacks.base import AnyAttack, Attack, only_classification
+from palpate.attacks.fab import Fab
+from palpate.attacks.square import Square
+from palpate.errors import ConfigError
+from palpate.targets.base import Target
+from palpate.types import Images
+
+
+@final
+@dataclass(frozen=True)
+class Autoattack(Attack):
+    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on the samples that still stand.
+
+    Attributes:
+        steps: iterations of APGD and FAB.
+        targets: most classes aimed at, likeliest first.
+        queries: of Square; 0 leaves it out.
+        stop_at_success: samples leave in the middle of an attack too (see pgd); the robust
+            accuracy is the same.
+    """
+
+    steps: int = 100
+    targets: int = 9
+    queries: int = 5000
+    stop_at_success: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_steps(self.steps, None)
+        if self.targets < 1 or self.queries < 0:
+            raise ConfigError(
+                "expected targets of 1 or more and queries of 0 or more, got"
+                f" {self.targets} and {self.queries}"
+            )
+
+    @property
+    @override
+    def passes(self) -> float:
+        return sum(member.passes for member in self._members())
+
+    @override
+    def check(self, target: Target) -> None:
+        """Refuse what is no classification.
+
+        Raises:
+            CapabilityError: masks or labels that do not exclude each other.
+            ConfigError: epsilon beyond the bounds.
+        """
+        super().check(target)
+        only_classification(self, target)
+
+    @override
+    def _run(self, search: Search, seeds: Sequence[int]) -> Images:
+        last = search.images
+        for number, member in enumerate(self._members()):
+            # the first sees all samples, so that each has a worst iterate, not only a broken one
+            rows = search.standing()
+            if not len(rows):
+                break
+            part = search.part(rows)
+            own = [reseed(seeds[i], number) for i in rows.tolist()]
+            if isinstance(member, Fab):
+                part.nearest = member.norm
+            found = member._run(part, own)
+            if isinstance(member, Fab):  # its nearest may lie beyond epsilon, and was cut
+                search.passes += part.passes
+                search.look(found, rows=rows)
+            else:
+                search.join(part, rows)
+            last = last.index_copy(0, rows, found)
+        return last
+
+    def _members(self) -> Iterator[AnyAttack]:
+        epsilon, norm, steps, leave = self.epsilon, self.norm, self.steps, self.stop_at_success
+        yield Apgd(epsilon=epsilon, norm=norm, steps=steps, stop_at_success=leave)
+        yield Apgd(
+            epsilon=epsilon,
+            norm=norm,
+            steps=steps,
+            loss="dlr",
+            targets=self.targets,
+            stop_at_success=leave,
+        )
+        yield Fab(epsilon=epsilon, norm=norm, steps=steps, targets=self.targets)
+        if self.queries:
+            yield Square(epsilon=epsilon, norm=norm, queries=self.queries)
