@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from palpate.statistics.critical import critical_bits
@@ -5,9 +7,9 @@ from palpate.statistics.upsets import upsets
 
 
 def given(rich, **rates):
+    """A copy with rates in its audit file."""
     config = {**rich.manifest["config"], "memory_errors": rates}
-    rich.manifest["config"] = config
-    return rich
+    return dataclasses.replace(rich, manifest={**rich.manifest, "config": config})
 
 
 def test_without_a_rate_there_is_no_number(rich):
@@ -47,7 +49,8 @@ def test_error_correction_has_a_rate_of_its_own(rich):
 
 
 def test_part_of_the_memory_says_nothing_of_the_whole(rich):
-    for cell in rich.cells:
-        if cell.family == "faults":
-            cell.setting["tensors"] = ["head.*"]
-    assert not upsets(given(rich, fit_per_mbit=8.0, hours_per_year=1.0, devices=1.0))
+    cells = tuple(
+        dataclasses.replace(c, setting={**c.setting, "tensors": ["head.*"]}) for c in rich.cells
+    )
+    part = dataclasses.replace(rich, cells=cells)
+    assert not upsets(given(part, fit_per_mbit=8.0, hours_per_year=1.0, devices=1.0))
