@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from palpate import console
+from palpate import cli_runs, console
+from palpate.console import INCOMPLETE, INTERRUPTED, OK, USAGE
 from palpate.errors import PalpateError, UsageError
 
 app = typer.Typer(
@@ -20,8 +21,6 @@ app = typer.Typer(
 
 # typer has its own copy of click in newer versions; this is the base class in either
 _CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
-
-OK, GATE_FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
 Store = Annotated[Path | None, typer.Option(help="Run directory.")]
 Limit = Annotated[int | None, typer.Option(help="Keep the first N samples.")]
@@ -71,7 +70,7 @@ def status(folder: RunFolder, json: Json = False) -> None:
     failed = [cell for cell in record.cells if cell.status != "ok"]
     total = len(record.manifest["plan"])
     if json:
-        _json({"total": total, "ok": len(record.cells) - len(failed), "error": len(failed)})
+        console.json({"total": total, "ok": len(record.cells) - len(failed), "error": len(failed)})
         return
     console.say(f"{len(record.cells) - len(failed)} of {total} cells ok, {len(failed)} failed")
     for cell in failed:
@@ -99,7 +98,7 @@ def list_(
     families = (family,) if family else registry.FAMILIES
     found = {name: registry.names(name) for name in families}
     if json:
-        _json(found)
+        console.json(found)
         return
     for name, components in found.items():
         console.say(f"{name}: {', '.join(components) or 'none'}")
@@ -154,6 +153,10 @@ def train(
     overrides = tuple(set_ or ())
     made = train_recipe(recipe, folder=output, overrides=overrides, say=console.say)
     console.say(str(made))
+
+
+for verb in (cli_runs.compare,):
+    app.command()(verb)
 
 
 def main() -> None:
@@ -212,14 +215,12 @@ def _run(
     from palpate.statistics.summary import summarise
 
     with console.progress(quiet=json) as watch:
-        record = drive(
-            audit, store, command=command, engine=engine, workers=workers, watch=watch
-        )
+        record = drive(audit, store, command=command, engine=engine, workers=workers, watch=watch)
     summary = summarise(record)
     page = render(record, store / "report.html")
     failed = [cell for cell in record.cells if cell.status != "ok"]
     if json:
-        _json({"report": str(page), "failed": len(failed), "summary": summary.to_dicts()})
+        console.json({"report": str(page), "failed": len(failed), "summary": summary.to_dicts()})
     else:
         console.table(terminal_table(summary), title=audit.samples.label)
         console.say(f"report: {page}")
@@ -235,7 +236,7 @@ def _dry(audit: Any, *, json: bool) -> None:
     plan = make_plan(audit)
     seconds = estimate(audit, plan)
     if json:
-        _json([{"key": c.key, **c.entry, "seconds": seconds[c.key]} for c in plan.cells])
+        console.json([{"key": c.key, **c.entry, "seconds": seconds[c.key]} for c in plan.cells])
         return
     rows = [["cell", "target", "perturbation", "setting", "estimate"]]
     for cell in plan.cells:
@@ -249,10 +250,3 @@ def _dry(audit: Any, *, json: bool) -> None:
             f"not testable: {refused['target']} {refused['perturbation']}: {refused['reason']}"
         )
     console.say(f"about {sum(seconds.values()) / 60:.1f} minutes; {len(audit.samples)} samples")
-
-
-def _json(data: Any) -> None:
-    import orjson
-
-    option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    console.say(orjson.dumps(data, option=option).decode())

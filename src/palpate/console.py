@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 Watch = Callable[["Progress"], None]
 
+OK, GATE_FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+"""What the exit status tells a shell; `docs/ci.md` explains them."""
+
 
 def say(text: str) -> None:
     """Print one line to the user; the only place that prints."""
@@ -19,6 +22,14 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print one line to standard error."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def json(data: Any) -> None:
+    """Print data as JSON with sorted keys."""
+    import orjson
+
+    option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+    say(orjson.dumps(data, option=option).decode())
 
 
 def table(rows: Sequence[Sequence[str]], title: str) -> None:

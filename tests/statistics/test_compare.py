@@ -126,7 +126,7 @@ def test_the_same_model_is_the_same(rich):
 
     assert {row.verdict for row in found} == {"same"}
     assert len(found) == len(rich.cells)
-    assert all(row.value == 0 for row in found)
+    assert all(row.low == row.value == row.high == 0 for row in found)
     assert (found.apart, found.notes, found.holds) == ((), (), True)
 
 
@@ -229,7 +229,7 @@ def test_what_has_no_partner_is_said(synthetic, tmp_path):
     found = compare(before, after)
 
     assert [(r.target, r.perturbation) for r in found] == [("a", "none")]
-    assert [dataclasses.astuple(x) for x in found.apart] == [
+    assert [dataclasses.astuple(x)[:3] for x in found.apart] == [
         ("before", "a, blur, severity 1", "in the other run with other settings only"),
         ("before", "a, noise, severity 1", "not part of the other run"),
         ("before", "a, motion, severity 1", "failed: OSError"),
@@ -240,6 +240,10 @@ def test_what_has_no_partner_is_said(synthetic, tmp_path):
         ("after", "c, clean", "the other run has no model of this name"),
         ("after", "a, bias, severity 1", "not run yet in the other run"),
     ]
+    assert {x.cell for x in found.apart if x.unfinished} == {
+        "a, motion, severity 1",
+        "a, bias, severity 1",
+    }
     assert found.notes == ("seed 0 before and 1 after: the random draws differ",)
 
 

@@ -1,16 +1,14 @@
 """`render(record, path)`: the whole report as one HTML file without network or JavaScript."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import orjson
 from markupsafe import Markup
 
-from palpate.record import Record, write_atomic
+from palpate.record import Record
 from palpate.report import figures, tables, words
+from palpate.report._template import write_page
 from palpate.report.appendix import glossary, not_tested, provenance
 from palpate.report.fault_view import fault_views
 from palpate.report.gallery import gallery
@@ -58,16 +56,7 @@ def render(record: Record, path: Path) -> Path:
     Raises:
         StoreError: the file cannot be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("page.html").render(_content(record) | _helpers())
-    write_atomic(path, text.encode())
-    return path
+    return write_page(path, "page.html", _content(record))
 
 
 def _content(record: Record) -> dict[str, Any]:
@@ -81,8 +70,8 @@ def _content(record: Record) -> dict[str, Any]:
     chance = chance_level(record)
     views = fault_views(record, worst)
     return {
-        "style": Markup(_source("style.css")),
         "manifest": record.manifest,
+        "bits_of": _bits_of,
         "confidence": f"{summary.confidence * 100:g} %",
         "verdict": verdict(Evidence(record, summary, checked, found, differences, worst)),
         "meanings": MEANINGS,
@@ -106,27 +95,6 @@ def _content(record: Record) -> dict[str, Any]:
         "provenance": provenance(record),
         "glossary": glossary(),
     }
-
-
-def _helpers() -> dict[str, Any]:
-    return {
-        "number": words.number,
-        "interval": words.interval,
-        "count": words.count,
-        "plural": words.plural,
-        "points": words.points,
-        "bits_of": _bits_of,
-        "spaced": words.spaced,
-        "setting_words": _setting_words,
-    }
-
-
-def _source(name: str) -> str:
-    return (files("palpate.report") / name).read_text(encoding="utf-8")
-
-
-def _setting_words(text: str) -> str:
-    return words.setting_words(orjson.loads(text))
 
 
 def _bits_of(row: Critical) -> str:

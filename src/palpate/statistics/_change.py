@@ -74,7 +74,7 @@ def judged(rows: list[Change], *, margin: float | None, confidence: float) -> It
     adjusted = dict(zip(map(id, tested), holm([row.p for row in tested]), strict=True))
     for row in rows:
         if row.verdict == "same":
-            yield row
+            yield replace(row, low=0.0, high=0.0, method="the same cell in both runs")
         else:
             judged = replace(row, p_holm=adjusted[id(row)])
             yield replace(judged, verdict=_verdict(judged, margin=margin, level=1 - confidence))

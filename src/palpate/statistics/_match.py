@@ -24,11 +24,13 @@ class Apart:
         side: the run that has it.
         cell: in words.
         why: what is missing.
+        unfinished: whether it was planned, and failed or was not run.
     """
 
     side: Side
     cell: str
     why: str
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def _apart(
     near = {place[:3] for place in other}
     for place, entry in own.items():
         why = _why(entry, done[0])
+        unfinished = bool(why)
         if entry["target"] not in names:
             why = "the other run has no model of this name"
         elif place not in other:
@@ -157,9 +160,9 @@ def _apart(
                 else "not part of the other run"
             )
         elif not why and (lacking := _why(other[place], done[1])):
-            why = f"{lacking} in the other run"
+            why, unfinished = f"{lacking} in the other run", True
         if why:
-            yield Apart(side, named_entry(entry), why)
+            yield Apart(side, named_entry(entry), why, unfinished)
 
 
 def _notes(before: Record, after: Record, names: dict[str, str]) -> Iterator[str]:
