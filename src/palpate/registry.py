@@ -204,9 +204,11 @@ def _first_line(error: ValidationError) -> str:
 
 
 def _absolute(component: Any, base: Path) -> Any:
-    changed = {
-        f.name: base / value
-        for f in dataclasses.fields(component)
-        if isinstance(value := getattr(component, f.name), Path) and not value.is_absolute()
-    }
+    changed: dict[str, Any] = {}
+    for f in dataclasses.fields(component):
+        value = getattr(component, f.name)
+        several: Any = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(v, Path) for v in several):
+            placed = tuple(base / v if isinstance(v, Path) else v for v in several)
+            changed[f.name] = placed if isinstance(value, tuple) else placed[0]
     return dataclasses.replace(component, **changed) if changed else component

@@ -156,14 +156,18 @@ class Target:
         std = torch.tensor(self.std, dtype=images.dtype, device=images.device).reshape(shape)
         return (images - mean) / std
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether classes exclude each other (softmax) or not (sigmoid)."""
+        return isinstance(self.task, Classification) or (
+            isinstance(self.task, Segmentation) and self.task.exclusive
+        )
+
     def _head(self, raw: Tensor) -> Logits:
         classes = len(self.task.classes)
         if isinstance(self.task, Classification | MultiLabel) and raw.ndim == 1:
             raw = raw.unsqueeze(1)
-        exclusive = isinstance(self.task, Classification) or (
-            isinstance(self.task, Segmentation) and self.task.exclusive
-        )
-        if exclusive and classes == 2 and raw.ndim >= 2 and raw.shape[1] == 1:
+        if self.is_exclusive and classes == 2 and raw.ndim >= 2 and raw.shape[1] == 1:
             return torch.cat([torch.zeros_like(raw), raw], dim=1)
         if raw.ndim < 2 or raw.shape[1] != classes:
             raise TargetError(
