@@ -21,14 +21,17 @@ def direction(gradient: Images, norm: str) -> Images:
     return gradient / shaped(size(gradient, "l2"), gradient).clamp(min=1e-30)
 
 
-def project(images: Images, clean: Images, *, norm: str, epsilon: float, bounds: Bounds) -> Images:
+def project(
+    images: Images, clean: Images, *, norm: str, epsilon: float | Tensor, bounds: Bounds
+) -> Images:
     """Nearest point of the epsilon ball around `clean`, then of the legal range.
 
+    Epsilon is one number, or one for each sample in the form that `shaped` gives it.
     Clipping into the box last never leaves the ball, since the clean image lies in both.
     """
     difference = images - clean
     if norm == "linf":
-        difference = difference.clamp(-epsilon, epsilon)
+        difference = difference.clamp(-epsilon, epsilon)  # pyright: ignore
     else:
         length = shaped(size(difference, "l2"), difference)
         # 1e-7 inside: rounding must not leave the ball
