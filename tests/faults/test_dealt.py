@@ -135,3 +135,15 @@ def test_more_flips_and_higher_rates_add_to_the_same_bits(wrap):
     low, high = (sites(WeightBitFlip(bit_error_rate=r)) for r in (5e-4, 3e-3))
     assert low
     assert low < high
+
+
+def test_too_few_trials_for_the_first_round_are_refused_before_compute(wrap, nets):
+    target, _ = wrap(*nets("unet"))
+    with pytest.raises(ConfigError, match="expected at least 64 trials"):
+        WeightBitFlip(margin=0.01, trials=63, scope="field", tensors=("last",)).check(target)
+
+
+def test_bits_of_counters_alone_are_no_bits_of_the_model(wrap, nets):
+    target, _ = wrap(*nets("unet"))
+    with pytest.raises(ConfigError, match="expected distinct bits between 0 and 31"):
+        WeightBitFlip(bits=(40,)).check(target)

@@ -68,12 +68,7 @@ class DealtFault(Fault):
             return self
         with self._dealing(target, batch) as dealing:
             sizes = [stratum.size for stratum in dealing.strata]
-        firsts = [number for number, size in enumerate(sizes) for _ in range(min(_FIRST, size))]
-        if len(firsts) > self.trials:
-            raise ConfigError(
-                f"{self!r}: expected at least {len(firsts)} trials, {_FIRST} for each of"
-                f" {len(sizes)} strata, got {self.trials}"
-            )
+        firsts = self._firsts(sizes)
         tallies = tuple(Tally(size) for size in sizes)
         return Sequential(trials=self.trials, base=self, tallies=tallies, dealt=tuple(firsts))
 
@@ -92,6 +87,16 @@ class DealtFault(Fault):
         """What to say of a trial; the first one also says what all are drawn from."""
         notes = {"scope": self.scope, "stratum": stratum.name, "share": stratum.share}
         return notes if trial else {**notes, "population": population(strata)}
+
+    def _firsts(self, sizes: Sequence[int]) -> list[int]:
+        """Strata of the trials of the first round of a campaign with a margin."""
+        firsts = [number for number, size in enumerate(sizes) for _ in range(min(_FIRST, size))]
+        if self.margin and len(firsts) > self.trials:
+            raise ConfigError(
+                f"{self!r}: expected at least {len(firsts)} trials, {_FIRST} for each of"
+                f" {len(sizes)} strata, got {self.trials}"
+            )
+        return firsts
 
     def _check_margin(self, *, single: bool = True) -> None:
         if not 0 <= self.margin < 1:

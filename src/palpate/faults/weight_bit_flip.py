@@ -73,7 +73,7 @@ class WeightBitFlip(DealtFault):
         self._check_margin(single=self.flips == 1 and not self.bit_error_rate)
 
     def _check(self, target: Target) -> None:
-        self._strata(self._places(target))
+        self._firsts([stratum.size for stratum in self._strata(self._places(target))])
 
     @override
     def seeds(self, campaign: int) -> Seeds:
