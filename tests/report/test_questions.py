@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from palpate.outcome import Verdict
@@ -160,3 +162,15 @@ def test_giving_everyone_one_answer_wins_nothing(maker, constant):
     found = answer(maker.write(), "Which model is better")
     assert found.verdict == ("cannot tell" if constant else "resnet")
     assert ("which is no merit" in found.text) == constant
+
+
+def test_activations_say_nothing_of_the_memory(maker):
+    def fate(t, i):
+        return maker.lost(i, trial=t) if t < 20 else maker.outcome(i, right=True, trial=t)
+
+    record = flips(maker, fate, group="stem")
+    cells = tuple(
+        dataclasses.replace(c, perturbation="activation_bit_flip") if c.family == "faults" else c
+        for c in record.cells
+    )
+    assert not any("chance" in text for text in asked(dataclasses.replace(record, cells=cells)))

@@ -70,7 +70,7 @@ def questions(
         summary: its numbers.
         differences: its paired differences.
     """
-    known = critical_bits(record)
+    known = Table(tuple(critical_bits(record).find(perturbation="weight_bit_flip")))
     classes = max(1, len(record.manifest["dataset"]["task"]["classes"]))
     asked = (
         (f"Does PGD take it near zero (below {NEAR_ZERO:.0%}) at 1/255?", _near_zero(summary)),
