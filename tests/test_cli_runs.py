@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -33,7 +34,9 @@ def run(synthetic, tmp_path):
             "corruptions",
             "gaussian_noise",
             setting={"severity": 2},
-            outcomes=[] if failed else [maker.outcome(i, right=i > 1 + lost) for i in range(40)],
+            outcomes=[]
+            if failed
+            else [maker.outcome(i, right=i > 1 + lost, l2=1.0) for i in range(40)],
             error={"type": "OSError", "message": "no"} if failed else None,
             written=not missing,
         )
@@ -111,3 +114,60 @@ def test_torch_is_never_imported(run):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+GATES = """
+gates:
+  - {metric: accuracy, perturbation: none, at_least: 0.5}
+  - {metric: accuracy, perturbation: gaussian_noise, where: {severity: 2}, at_least: 0.5}
+"""
+
+
+@pytest.fixture
+def gates(tmp_path):
+    path = tmp_path / "gates.yaml"
+    path.write_text(GATES)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "headline"),
+    [
+        ({}, 0, "gates: 3 passed, 0 failed"),
+        ({"lost": 20}, 1, "gates: 2 passed, 1 failed"),
+        ({"failed": True}, 3, "incomplete: 1 planned cell without a result"),
+        ({"missing": True}, 3, "incomplete: 1 planned cell without a result"),
+    ],
+)
+def test_check_tells_weak_from_broken(palpate, run, gates, tmp_path, changes, expected, headline):
+    words = ("check", run("a", **changes), "--gates", gates)
+    xml = tmp_path / "out" / "gates.xml"
+
+    code, out, err = palpate(*words, "--junit", xml)
+
+    assert (code, err) == (expected, "")
+    assert out.splitlines()[-1].endswith(headline)
+    suite = ET.fromstring(xml.read_bytes())[0]
+    assert suite.get("errors") == str(int(expected == 3))
+    code, out, _ = palpate(*words, "--json")
+    data = json.loads(out)
+    assert code == expected
+    assert data["passed"] is (expected == 0)
+    assert len(data["unfinished"]) == int(expected == 3)
+    assert {"gate", "status", "cell", "value", "low", "high", "evidence"} == set(data["gates"][0])
+
+
+def test_check_refuses_a_bad_file_or_run(palpate, run, gates, tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(GATES.replace("gaussian_noise", "gausian_noise"))
+
+    for words, message in (
+        ((run("a"),), "Missing option '--gates'"),
+        ((run("a"), "--gates", tmp_path / "no.yaml"), "cannot read"),
+        ((run("a"), "--gates", wrong), "did you mean 'gaussian_noise'"),
+        ((tmp_path / "nowhere", "--gates", gates), "no run at"),
+    ):
+        code, out, err = palpate("check", *words)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1

@@ -8,6 +8,7 @@ import typer
 from palpate import console
 from palpate.console import GATE_FAILED, INCOMPLETE, OK
 
+RunFolder = Annotated[Path, typer.Argument(help="Run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -39,3 +40,30 @@ def compare(
         return
     unfinished = any(apart.unfinished for apart in found.apart)
     raise typer.Exit(INCOMPLETE if unfinished else OK if found.holds else GATE_FAILED)
+
+
+def check(
+    folder: RunFolder,
+    gates: Annotated[Path, typer.Option(help="Gates file.")],
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
+    json: Json = False,
+) -> None:
+    """Hold a run against gates on interval ends: exit 0 pass, 1 failed, 3 incomplete run."""
+    from palpate.record import Record, write_atomic
+    from palpate.report import gate_table
+    from palpate.report import junit as xml
+    from palpate.statistics.gates import judge, load_gates
+
+    asked = load_gates(gates)
+    found = judge(Record.load(folder), asked)
+    if junit is not None:
+        write_atomic(junit, xml.junit(f"palpate check {folder}", xml.gate_cases(found)))
+    if json:
+        plain = {"passed": found.passed, "unfinished": list(found.unfinished)}
+        console.json({**plain, "gates": found.to_dicts()})
+    else:
+        console.table(gate_table.gate_table(found), title=str(folder))
+        console.say(gate_table.gate_headline(found))
+    if found.unfinished:
+        raise typer.Exit(INCOMPLETE)
+    raise typer.Exit(OK if found.passed else GATE_FAILED)

@@ -27,7 +27,12 @@ FAMILIES = (*PERTURBATIONS, "defences", "datasets", "targets", "metrics")
 _FRACTION = re.compile(r"\s*([0-9.]+)\s*/\s*([0-9.]+)\s*")
 
 
-def _parse_fraction(value: Any) -> Any:
+def parse_fraction(value: Any) -> Any:
+    """A text such as "8/255" as a float; anything else as it is.
+
+    Raises:
+        ValueError: a fraction of nothing.
+    """
     match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return value
@@ -36,7 +41,7 @@ def _parse_fraction(value: Any) -> Any:
     return float(match[1]) / float(match[2])
 
 
-Number = Annotated[float, BeforeValidator(_parse_fraction)]
+Number = Annotated[float, BeforeValidator(parse_fraction)]
 """A float that an audit file may write as a fraction, such as ``"8/255"``."""
 
 
