@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -171,3 +172,20 @@ def test_check_refuses_a_bad_file_or_run(palpate, run, gates, tmp_path):
         assert (code, out) == (2, "")
         assert message in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "json", "junit"])
+def test_export_says_where_it_wrote(palpate, run, tmp_path, form):
+    code, out, err = palpate("export", run("a"), "--format", form)
+    assert (code, err) == (0, "")
+    assert Path(out.strip()).parent == tmp_path / "a"
+    assert Path(out.strip()).stat().st_size > 100
+
+    code, out, _ = palpate("export", run("a"), "--format", form, "--output", tmp_path / "o" / "x")
+    assert (code, out) == (0, f"{tmp_path / 'o' / 'x'}\n")
+    assert (tmp_path / "o" / "x").is_file()
+
+
+def test_export_refuses_other_formats(palpate, run):
+    code, _, err = palpate("export", run("a"), "--format", "xlsx")
+    assert (code, err) == (2, "error: no format named 'xlsx'; known: csv, json, junit, parquet\n")

@@ -155,7 +155,7 @@ def train(
     console.say(str(made))
 
 
-for verb in (cli_runs.compare, cli_runs.check):
+for verb in (cli_runs.compare, cli_runs.check, cli_runs.export):
     app.command()(verb)
 
 

@@ -67,3 +67,15 @@ def check(
     if found.unfinished:
         raise typer.Exit(INCOMPLETE)
     raise typer.Exit(OK if found.passed else GATE_FAILED)
+
+
+def export(
+    folder: RunFolder,
+    form: Annotated[str, typer.Option("--format", help="parquet, csv, json or junit.")],
+    output: Annotated[Path | None, typer.Option(help="File; in the run by default.")] = None,
+) -> None:
+    """Write the summary's rows (parquet, csv, json) or the run's checks (junit) to a file."""
+    from palpate.record import Record
+    from palpate.report.export import export as exported
+
+    console.say(str(exported(Record.load(folder), form, path=output)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -43,6 +44,21 @@ class Table(Generic[RowT]):
             raise ConfigError("to_pandas: expected pandas; pip install pandas") from None
         return pd.DataFrame(self.to_dicts())
 
+    def to_arrow(self) -> Any:
+        """Rows as a `pyarrow.Table`; a column of None alone keeps its type."""
+        import pyarrow as pa
+
+        if not self.rows:
+            return pa.table({})
+        hints = typing.get_type_hints(type(self.rows[0]))
+        columns = {
+            field.name: [getattr(row, field.name) for row in self.rows]
+            for field in dataclasses.fields(self.rows[0])  # pyright: ignore[reportArgumentType]
+        }
+        return pa.table(
+            {n: pa.array(values, type=_arrow_type(hints[n])) for n, values in columns.items()}
+        )
+
     def find(self, **wanted: Any) -> list[RowT]:
         """Rows whose named attributes equal the given values."""
         return [r for r in self.rows if all(getattr(r, k) == v for k, v in wanted.items())]
@@ -55,6 +71,13 @@ class Table(Generic[RowT]):
             for row in dicts
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _arrow_type(hint: Any) -> Any:
+    """Arrow's type for a number or a text that may be None; None lets Arrow infer."""
+    kinds = [k for k in typing.get_args(hint) or (hint,) if k is not type(None)]
+    names: dict[Any, str] = {str: "string", int: "int64", float: "float64", bool: "bool"}
+    return names.get(kinds[0]) if len(kinds) == 1 else None
 
 
 def _text(value: Any) -> str:
