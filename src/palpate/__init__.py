@@ -7,8 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from palpate.api import Run, audit, load_dataset, wrap
+    from palpate.api import audit, load_dataset, wrap
     from palpate.datasets.base import Samples
+    from palpate.run import Run
     from palpate.types import Classification, MultiLabel, PromptedSegmentation, Segmentation
 
 __version__ = "0.1.0"
@@ -26,8 +27,9 @@ __all__ = [
 ]
 
 _PLACES = {
-    "palpate.api": ("Run", "audit", "load_dataset", "wrap"),
+    "palpate.api": ("audit", "load_dataset", "wrap"),
     "palpate.datasets.base": ("Samples",),
+    "palpate.run": ("Run",),
     "palpate.types": ("Classification", "MultiLabel", "PromptedSegmentation", "Segmentation"),
 }
 _FAMILIES = ("attacks", "corruptions", "occlusions", "faults", "defences", "datasets", "targets")

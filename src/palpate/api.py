@@ -1,9 +1,8 @@
 """What a notebook types: wrap a model, load data, audit, look at the result."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -20,59 +19,11 @@ from palpate.config import (
 from palpate.datasets.base import Samples
 from palpate.errors import ConfigError, TargetError
 from palpate.perturbation import Perturbation
-from palpate.record import Record
+from palpate.run import Run
 from palpate.targets.base import Target
 from palpate.types import Bounds, Task
 
-if TYPE_CHECKING:
-    from palpate.statistics.checks import Check
-    from palpate.statistics.summary import Summary
-    from palpate.statistics.table import Table
-
 Asked = str | Mapping[str, Any] | Perturbation
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished (or interrupted) audit in its run directory.
-
-    Attributes:
-        record: manifest and cells.
-    """
-
-    record: Record
-
-    @classmethod
-    def open(cls, folder: str | Path) -> "Run":
-        """Read a run directory.
-
-        Raises:
-            StoreError: no run there, or a damaged one.
-        """
-        return cls(Record.load(Path(folder)))
-
-    def summary(self) -> "Summary":
-        """One row per target, defence, cell and metric, each with its interval."""
-        from palpate.statistics.summary import summarise
-
-        return summarise(self.record)
-
-    def checks(self) -> "Table[Check]":
-        """One row per check of the audit on itself."""
-        from palpate.statistics.checks import checks
-
-        return checks(self.record)
-
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the self-contained HTML report, `report.html` in the run directory by default."""
-        from palpate.report.page import render
-
-        return render(
-            self.record, self.record.folder / "report.html" if path is None else Path(path)
-        )
-
-    def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
 
 
 def wrap(

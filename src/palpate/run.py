@@ -1,0 +1,87 @@
+"""A run read back: what a notebook and a test look at; never imports torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palpate.record import Record
+
+if TYPE_CHECKING:
+    from palpate.statistics.checks import Check
+    from palpate.statistics.compare import Comparison
+    from palpate.statistics.gates import Judgement
+    from palpate.statistics.summary import Summary
+    from palpate.statistics.table import Table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or interrupted) audit in its run directory.
+
+    Attributes:
+        record: manifest and cells.
+    """
+
+    record: Record
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Read a run directory.
+
+        Raises:
+            StoreError: no run there, or a damaged one.
+        """
+        return cls(Record.load(Path(folder)))
+
+    def summary(self) -> "Summary":
+        """One row per target, defence, cell and metric, each with its interval."""
+        from palpate.statistics.summary import summarise
+
+        return summarise(self.record)
+
+    def checks(self) -> "Table[Check]":
+        """One row per check of the audit on itself."""
+        from palpate.statistics.checks import checks
+
+        return checks(self.record)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the self-contained HTML report, `report.html` in the run directory by default."""
+        from palpate.report.page import render
+
+        return render(
+            self.record, self.record.folder / "report.html" if path is None else Path(path)
+        )
+
+    def compare(self, before: "Run", *, margin: float | None = None) -> "Comparison":
+        """Paired differences to an earlier run on the same samples, this one minus that one.
+
+        Args:
+            before: the earlier run.
+            margin: largest loss that is still acceptable, in (0, 1).
+
+        Raises:
+            DataError: the runs rest on different data.
+        """
+        from palpate.statistics.compare import compare
+
+        return compare(before.record, self.record, margin=margin)
+
+    def check(self, gates: "str | Path | Sequence[Mapping[str, Any]]") -> "Judgement":
+        """Hold the run against gates; see `docs/ci.md`.
+
+        Args:
+            gates: a gates file, or its gates as plain data.
+
+        Raises:
+            ConfigError: gates that say nothing valid.
+        """
+        from palpate.statistics.gates import judge, load_gates, parse_gates
+
+        if isinstance(gates, str | Path):
+            return judge(self.record, load_gates(Path(gates)))
+        return judge(self.record, parse_gates({"gates": list(gates)}))
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
