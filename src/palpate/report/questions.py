@@ -5,7 +5,6 @@ Each answer is yes, no, or that it cannot be told: the last wherever the interva
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,9 +12,11 @@ import orjson
 
 from palpate.record import Record
 from palpate.report import words
+from palpate.report.answer import Answer, Question
 from palpate.report.fault_words import measured
 from palpate.report.headline import chance_level
 from palpate.report.ladders import model_of, models_of
+from palpate.report.mask_questions import mask_questions
 from palpate.statistics.bend import bends
 from palpate.statistics.cells import Cells, is_chosen
 from palpate.statistics.critical import Critical, critical_bits, fates
@@ -30,34 +31,6 @@ _LEVEL: Final = 1 / 255
 _TOP: Final = "top exponent bit"
 _NAMED: Final = 6  # tensors listed by name
 _MANY: Final = 1 << 60
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the run says to one question about one model, or one pair.
-
-    Attributes:
-        who: the model, or both.
-        verdict: "yes", "no" or "cannot tell", or a word of that kind.
-        text: the numbers.
-    """
-
-    who: str
-    verdict: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question.
-
-    Attributes:
-        text: as a reader would ask it.
-        answers: per model or pair.
-    """
-
-    text: str
-    answers: tuple[Answer, ...]
 
 
 def questions(
@@ -81,6 +54,7 @@ def questions(
             "Which model is better, on the same images?",
             _better(differences, summary, classes=classes),
         ),
+        *mask_questions(record, summary),
     )
     found = ((text, tuple(answers)) for text, answers in asked)
     return tuple(Question(text, answers) for text, answers in found if answers)
