@@ -57,3 +57,9 @@ def test_counts():
     assert words.count(46800) == "46\u202f800"
     assert words.plural(1, "fault") == "1 fault"
     assert words.plural(2, "fault") == "2 faults"
+
+
+def test_a_minimal_norm_attack_has_no_dose():
+    setting = {"epsilon": None, "norm": "l2", "steps": 50, "stop_at_success": False, "targets": 0}
+    assert words.dose_of(setting) is None
+    assert words.setting_words(setting) == "L2, steps 50"

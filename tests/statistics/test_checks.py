@@ -177,3 +177,26 @@ def test_the_card_of_a_model_must_hold(clean, stated, expected):
 )
 def test_fractions(value, expected):
     assert fraction(value) == expected
+
+
+@pytest.mark.parametrize(("square", "expected"), [(5, "fail"), (30, "pass")])
+def test_a_search_without_gradients_that_wins_says_that_they_are_masked(clean, square, expected):
+    attack(clean, "pgd", 0.01, lambda i: i < 25)
+    attack(clean, "square", 0.01, lambda i: i < square)
+    assert status(clean.write(), "gradient-free attack not stronger than white-box") == {expected}
+
+
+def test_a_blend_may_spend_twice_its_epsilon(clean):
+    rows = [clean.outcome(i, right=False, linf=0.019) for i in range(40)]
+    for update in ("add", "blend"):
+        setting = {"epsilon": 0.01, "norm": "linf", "update": update}
+        clean.cell("mamba", "attacks", "fgsm", setting=setting, outcomes=rows)
+    found = checks(clean.write()).find(check="perturbation within the budget")
+    assert [c.status for c in found] == ["fail"]
+
+
+def test_targeted_attacks_are_not_called_untargeted(clean):
+    rows = [clean.outcome(i, right=False, linf=0.01) for i in range(40)]
+    setting = {"epsilon": 0.01, "norm": "linf", "goal": "erase"}
+    clean.cell("mamba", "attacks", "fgsm", setting=setting, outcomes=rows)
+    assert status(clean.write(), "targeted attacks") == set()

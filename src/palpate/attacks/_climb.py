@@ -11,6 +11,7 @@ from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
 from palpate.attacks.base import Attack
 from palpate.errors import ConfigError
+from palpate.registry import Number
 from palpate.targets.base import Target
 from palpate.types import Images, Prediction, References
 
@@ -61,6 +62,28 @@ class LossAttack(Attack):
             references = decided.to(references.dtype)
         aim = aimed_at(self.goal, references, target.task)
         return Search(target, clean, references, self.objective, aim)
+
+
+@dataclass(frozen=True)
+class SteppedAttack(LossAttack):
+    """Base of the attacks that take gradient steps of one length from one start.
+
+    Attributes:
+        steps: gradient steps.
+        step_size: in units of the bounds; None for the attack's own choice.
+    """
+
+    steps: int = 10
+    step_size: Number | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_steps(self.steps, self.step_size)
+
+    @property
+    @override
+    def passes(self) -> float:
+        return 3.0 * self.steps + 2
 
 
 def check_steps(steps: int, step_size: float | None) -> None:

@@ -16,34 +16,20 @@ from typing import final
 
 from typing_extensions import override
 
-from palpate.attacks._climb import LossAttack, check_steps
+from palpate.attacks._climb import SteppedAttack
 from palpate.attacks._gradient import Search
 from palpate.attacks._projection import direction, project
-from palpate.registry import Number
 from palpate.types import Images
 
 
 @final
 @dataclass(frozen=True)
-class Bim(LossAttack):
+class Bim(SteppedAttack):
     """x ← Clip(x + α · direction(∇x J)), `steps` times, from the clean image.
 
     Attributes:
-        steps: gradient steps.
-        step_size: in units of the bounds; None for epsilon / steps, which just reaches the border.
+        step_size: None for epsilon / steps, which just reaches the border.
     """
-
-    steps: int = 10
-    step_size: Number | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_steps(self.steps, self.step_size)
-
-    @property
-    @override
-    def passes(self) -> float:
-        return 3.0 * self.steps + 2
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:

@@ -16,39 +16,29 @@ from typing import final
 import torch
 from typing_extensions import override
 
-from palpate.attacks._climb import LossAttack, check_steps
+from palpate.attacks._climb import SteppedAttack
 from palpate.attacks._gradient import Search
 from palpate.attacks._projection import direction, project, shaped
 from palpate.errors import ConfigError
-from palpate.registry import Number
 from palpate.types import Images
 
 
 @final
 @dataclass(frozen=True)
-class Mifgsm(LossAttack):
+class Mifgsm(SteppedAttack):
     """g ← μ g + ∇x J / mean|∇x J|; x ← Clip(x + α · direction(g)), from the clean image.
 
     Attributes:
-        steps: gradient steps.
-        step_size: in units of the bounds; None for epsilon / steps.
+        step_size: None for epsilon / steps.
         decay: 0 for no momentum, 1 for a plain sum.
     """
 
-    steps: int = 10
-    step_size: Number | None = None
     decay: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_steps(self.steps, self.step_size)
         if not self.decay >= 0:
             raise ConfigError(f"decay: expected 0 or more, got {self.decay}")
-
-    @property
-    @override
-    def passes(self) -> float:
-        return 3.0 * self.steps + 2
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:

@@ -24,6 +24,9 @@ _OFF: Final = (0, 1, "all", "stored", "flip", "transient")
 _USUAL: Final[Mapping[str, Any]] = {
     "goal": "break",
     "label": "reference",
+    "stop_at_success": False,
+    "targets": 0,
+    "rescale": False,
     "loss": "ce",
     "swap_arguments": False,
     "update": "add",
@@ -104,7 +107,7 @@ def plural(n: int, noun: str) -> str:
 
 def dose_of(setting: Mapping[str, Any]) -> str | None:
     """Name of the parameter that says how strong the disturbance is."""
-    found = next((name for name in DOSES if name in setting), None)
+    found = next((name for name in DOSES if setting.get(name) is not None), None)
     return found or next((name for name in FAULT_DOSES if setting.get(name)), None)
 
 

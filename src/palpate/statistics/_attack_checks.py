@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from palpate import registry
 from palpate.metrics.base import LABELS, Rows, right
 from palpate.record import CellRecord
-from palpate.statistics._check import Check, checked, named
+from palpate.statistics._check import GRADIENT_FREE, Check, checked, named
 from palpate.statistics.cells import Cells, budget_of
 from palpate.statistics.paired import label, scores
 
@@ -24,7 +24,8 @@ def attack_checks(cells: Cells) -> Iterator[Check]:
     attacks = [c for c in cells.finished("attacks") if _epsilon(c) != 0]
     for check in (_moved, _within_budget, _success_as_recorded, _best_against_last):
         yield from check(cells, attacks)
-    for check in (_falls_with_epsilon, _many_steps_beat_one, _breaks_at_the_largest_budget):
+    pairwise = (_falls_with_epsilon, _many_steps_beat_one, _gradients_beat_none)
+    for check in (*pairwise, _breaks_at_the_largest_budget):
         yield from check(cells, attacks)
 
 
@@ -53,6 +54,8 @@ def _within_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
         if budget is None or budget[0] not in ("linf", "l2"):
             continue
         norm, epsilon = budget
+        if cell.setting.get("update") == "blend" and cell.perturbation == "fgsm":
+            epsilon *= 2  # dims the image by epsilon and adds as much
         spent = float(cells.rows(cell)[norm].max())
         if spent > epsilon + _slack(cells, norm):
             evidence = f"{norm} {spent:.6g} spent, {epsilon:.6g} allowed"
@@ -115,7 +118,9 @@ def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Ch
         (one, many)
         for one in attacks
         for many in attacks
-        if _same_place(one, many) and _steps(one) == 1 < _steps(many)
+        if _same_place(one, many)
+        and _steps(one) == 1 < _steps(many)
+        and many.perturbation not in GRADIENT_FREE
     ]
     found: list[Check] = []
     for one, many in pairs:
@@ -123,6 +128,26 @@ def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Ch
         if finding is not None:
             found.append(Check(name, finding[0], named(many), finding[1]))
     yield from checked(found, name, pairs, "single-step and iterative attack, same budget, paired")
+
+
+def _gradients_beat_none(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
+    """A search without gradients that does better than one with them says that they are masked."""
+    name = "gradient-free attack not stronger than white-box"
+    pairs = [
+        (free, white)
+        for free in attacks
+        for white in attacks
+        if free.perturbation in GRADIENT_FREE
+        and white.perturbation not in GRADIENT_FREE
+        and _same_place(free, white)
+        and _steps(white) > 1
+    ]
+    found: list[Check] = []
+    for free, white in pairs:
+        finding = _ordered(cells, weak=free, strong=white)
+        if finding is not None:
+            found.append(Check(name, finding[0], named(white), finding[1]))
+    yield from checked(found, name, pairs, "same budget, paired")
 
 
 def _breaks_at_the_largest_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
@@ -202,4 +227,4 @@ def _same_place(a: CellRecord, b: CellRecord) -> bool:
 
 
 def _steps(cell: CellRecord) -> int:
-    return int(cell.setting.get("steps") or 1)
+    return int(cell.setting.get("steps") or cell.setting.get("queries") or 1)

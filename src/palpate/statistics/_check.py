@@ -7,6 +7,7 @@ from typing import Any, Literal
 from palpate.record import CellRecord
 from palpate.statistics.paired import label
 
+GRADIENT_FREE = frozenset({"square", "boundary", "hop_skip_jump", "spsa", "random_search"})
 Verdict = Literal["pass", "warn", "fail", "not run"]
 
 

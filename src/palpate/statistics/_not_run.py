@@ -1,9 +1,10 @@
 """Checks that this run did not make, and why: silence would read as a pass."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from palpate.record import Record
-from palpate.statistics._check import Check
+from palpate.statistics._check import GRADIENT_FREE, Check
 
 _NEEDS_MORE = (
     (
@@ -13,11 +14,9 @@ _NEEDS_MORE = (
     ("stable predictions in a small box", "no random points around the inputs were evaluated"),
     ("randomised output", "no input was sent twice"),
     ("10,000 random points in the ball", "no random search was run"),
-    ("targeted attacks", "all attacks of this run are untargeted"),
     ("attack adapted to the defence", "a person must judge whether the attack fits the defence"),
     ("normalisation applied twice", "only the user knows the range that the model was trained on"),
 )
-_GRADIENT_FREE = frozenset({"square", "boundary", "hop_skip_jump", "spsa", "random_search"})
 _TRANSFER = frozenset({"transfer"})
 
 
@@ -28,7 +27,7 @@ def not_run(record: Record) -> Iterator[Check]:
         yield Check("attack quality", "not run", "", "the audit has no attacks")
         return
     names = {entry["perturbation"] for entry in plan}
-    if not names & _GRADIENT_FREE:
+    if not names & GRADIENT_FREE:
         why = "no attack without gradients in the audit: masked gradients would go unseen"
         yield Check("gradient-free attack not stronger than white-box", "not run", "", why)
     if not names & _TRANSFER:
@@ -42,5 +41,11 @@ def not_run(record: Record) -> Iterator[Check]:
     if not any(int(e["setting"].get("restarts") or 1) > 1 for e in plan):
         why = "no attack had several restarts; one start may be unlucky"
         yield Check("several random starts", "not run", "", why)
+    if not any(_is_targeted(entry["setting"]) for entry in plan):
+        yield Check("targeted attacks", "not run", "", "all attacks of this run are untargeted")
     for name, why in _NEEDS_MORE:
         yield Check(name, "not run", "", why)
+
+
+def _is_targeted(setting: dict[str, Any]) -> bool:
+    return setting.get("goal", "break") != "break" or bool(setting.get("targets"))
