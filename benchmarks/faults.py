@@ -6,7 +6,7 @@ All ways answer the same faults on the same images in the same run; times are pr
 The ways that cost the same for every fault are timed on the first few and scaled. PyTorchFI has no
 float32 bit flip: it is given one; it reaches convolutions only, so a fault elsewhere is timed as
 one in its first convolution. Networks are untrained, with batch norms calibrated on the images,
-but for the stride-4 ResNet, which is trained on scikit-learn's digits for half a minute first.
+but for the stride-4 ResNet, which is trained on scikit-learn's digits for a minute first.
 The floor is the mean share of multiply-adds (convolutions and linear layers) from the faulty layer
 on: nobody who re-runs the whole faulty layer can be faster than 1 / floor times a full forward.
 """
@@ -83,7 +83,7 @@ def trained(net: nn.Module, count: int) -> torch.Tensor:
     kept, held = order[:1400], order[1400:]
     step = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.01)
     net.train()
-    for _ in range(4):
+    for _ in range(7):
         for chosen in kept[torch.randperm(len(kept))].split(64):
             step.zero_grad()
             nn.functional.cross_entropy(net(images[chosen]), labels[chosen]).backward()
