@@ -7,7 +7,7 @@ blends the step with the image ("as published" here); the method that it names d
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -81,7 +81,7 @@ def _pooled_losses(grid: Grid, order: str, *, loss: str, pooled: dict[str, Pairs
     found = {x: grid.between(pairs, compared=len(pooled)) for x, pairs in pooled.items()}
     text = f"Dice left by the other loss less that left by {loss}, over all models and epsilons: "
     text += "; ".join(f"{x} {said(difference)}" for x, difference in found.items())
-    return Answer(f"{_TOGETHER}, {order}", _better(found.values()), text)
+    return Answer(f"{_TOGETHER}, {order}", _better(found), text)
 
 
 def _loss_answer(
@@ -97,13 +97,15 @@ def _loss_answer(
             f"{x} takes away {_drops(grid, other)}, which leaves {said(found[x])} of Dice beside"
             f" {loss} over all epsilons (one by one {each})"
         )
-    return Answer(who, _better(found.values()), "; ".join(parts))
+    return Answer(who, _better(found), "; ".join(parts))
 
 
-def _better(found: Iterable[Estimate]) -> str:
-    """Whether one of the other losses leaves less."""
-    ways = [way(difference) for difference in found]
-    return "yes" if -1 in ways else "no" if all(x == 1 for x in ways) else "cannot tell"
+def _better(found: Mapping[str, Estimate]) -> str:
+    """Which of the other losses leave less."""
+    ways = {loss: way(difference) for loss, difference in found.items()}
+    if better := [loss for loss, side in ways.items() if side == -1]:
+        return f"yes, {words.listed(better)}"
+    return "no" if all(side == 1 for side in ways.values()) else "cannot tell"
 
 
 def _swapped(grid: Grid) -> Iterator[Answer]:
