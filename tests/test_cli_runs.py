@@ -72,7 +72,13 @@ def test_a_margin_is_a_gate(palpate, run, changes, margin, expected):
     assert (code, err) == (expected, "")
     code, out, _ = palpate(*words, "--json")
     assert code == expected
-    assert json.loads(out)["holds"] is (changes != {"lost": 20} and margin == 0.2)
+    assert json.loads(out)["holds"] is (expected == 0)
+
+
+def test_an_unfinished_cell_is_in_the_headline(palpate, run):
+    _, out, _ = palpate("compare", run("a"), run("b", "v2", missing=True), "--margin", 0.2)
+
+    assert out.splitlines()[-1].endswith("or more is excluded in every one. Without a result: 1.")
 
 
 def test_compare_writes_its_page(palpate, run, tmp_path):

@@ -27,7 +27,7 @@ def compare(
     from palpate.statistics.compare import compare as compared
 
     found = compared(Record.load(before), Record.load(after), margin=margin)
-    page = None if output is None else comparison.render(found, output, before, after)
+    page = None if output is None else comparison.render(found, output)
     if json:
         console.json(comparison.plain(found))
     else:

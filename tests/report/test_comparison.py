@@ -1,6 +1,5 @@
 import json
 import re
-from pathlib import Path
 
 import orjson
 import pytest
@@ -10,7 +9,6 @@ from palpate.report._template import _source
 from palpate.statistics.compare import compare
 
 HOSTILE = "<script>alert('x')</script>\" onload=$x$"
-BEFORE, AFTER = Path("runs/last"), Path("runs/<this>")
 
 
 @pytest.fixture
@@ -52,8 +50,8 @@ def test_the_terminal_says_what_changed_and_what_has_no_partner(found):
     )
     assert lines[1].startswith("not compared (after): ")
     assert lines[-1] == (
-        "Of 3 cells compared: 2 not worse than the margin; 1 worse. A loss of less than"
-        " 30.0\u00a0pp in every one of them was not shown."
+        "Of 3 cells compared: 2 not worse than the margin; 1 worse. A loss of"
+        " 30.0\u00a0pp or more is not excluded in 1 of them."
     )
 
 
@@ -61,17 +59,20 @@ def test_plain_data_is_json(found):
     data = json.loads(orjson.dumps(comparison.plain(found)))
 
     assert data["holds"] is False
+    assert [run["targets"] for run in data["runs"]] == [{"v1": "a" * 64}, {HOSTILE: "a" * 64}]
     assert data["margin"] == 0.3
     assert data["cells"][1]["lost"] == ["c0000", "c0001", "c0002"]
     assert data["apart"][0]["why"] == "not part of the other run"
 
 
 def test_the_page_is_self_contained_and_escaped(found, tmp_path):
-    path = comparison.render(found, tmp_path / "compare.html", BEFORE, AFTER)
+    path = comparison.render(found, tmp_path / "compare.html")
     text = path.read_text(encoding="utf-8")
 
     assert "<script" not in text
-    assert "runs/&lt;this&gt; against runs/last" in text
+    assert f"<h1>{tmp_path / 'after'} against {tmp_path / 'before'}</h1>" in text
+    assert "lt;script&gt;alert(&#39;x&#39;)" in text
+    assert text.count("a" * 64) == 2
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
     assert not re.search(r"(src|href)=\"(?!#)", text)
     assert '<span class="chip fail">worse</span>' in text
@@ -88,4 +89,4 @@ def test_nothing_compared_is_said(synthetic, tmp_path):
     assert comparison.headline(found) == "No cell could be compared."
     assert not found.holds
     assert comparison.terminal_table(found)[1:] == []
-    assert "None." in comparison.render(found, tmp_path / "c.html", BEFORE, AFTER).read_text()
+    assert "None." in comparison.render(found, tmp_path / "c.html").read_text()

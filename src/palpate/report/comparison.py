@@ -10,7 +10,7 @@ import orjson
 
 from palpate.report import words
 from palpate.report._template import write_page
-from palpate.statistics._change import Change
+from palpate.statistics._change import GOOD, Change
 from palpate.statistics.compare import Comparison
 
 CHIPS: Final = {
@@ -27,14 +27,12 @@ _LINES: Final = 12
 _NAMES: Final = 6
 
 
-def render(found: Comparison, path: Path, before: Path, after: Path) -> Path:
+def render(found: Comparison, path: Path) -> Path:
     """Write the comparison as one HTML file without network or JavaScript.
 
     Args:
         found: the comparison.
         path: of the HTML file.
-        before: the earlier run's directory.
-        after: the later run's.
 
     Returns:
         The path.
@@ -45,7 +43,6 @@ def render(found: Comparison, path: Path, before: Path, after: Path) -> Path:
     content = {
         "found": found,
         "headline": headline(found),
-        "runs": (str(before), str(after)),
         "chips": CHIPS,
         "confidence": f"{found.confidence * 100:g} %",
         "cell": cell_words,
@@ -61,6 +58,7 @@ def plain(found: Comparison) -> dict[str, Any]:
     return {
         "confidence": found.confidence,
         "margin": found.margin,
+        "runs": list(found.runs),
         "holds": found.holds if found.margin is not None else None,
         "cells": found.to_dicts(),
         "apart": [asdict(apart) for apart in found.apart],
@@ -78,8 +76,13 @@ def headline(found: Comparison) -> str:
     if found.margin is None:
         return text
     margin = words.points(found.margin).removeprefix("+")
-    shown = "shown" if found.holds else "not shown"
-    return f"{text} A loss of less than {margin} in every one of them was {shown}."
+    doubtful = sum(row.verdict not in GOOD for row in found.rows)
+    unfinished = sum(apart.unfinished for apart in found.apart)
+    if doubtful:
+        text += f" A loss of {margin} or more is not excluded in {doubtful} of them."
+    else:
+        text += f" A loss of {margin} or more is excluded in every one."
+    return f"{text} Without a result: {unfinished}." if unfinished else text
 
 
 def terminal_table(found: Comparison) -> list[list[str]]:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 import pyarrow.parquet as pq
@@ -13,6 +13,7 @@ from palpate.errors import UnknownComponent, nearest
 from palpate.record import Record, write_atomic
 from palpate.report.junit import check_cases, junit
 from palpate.statistics.checks import checks
+from palpate.statistics.origin import origin
 from palpate.statistics.summary import summarise
 
 NAMES: Final[Mapping[str, str]] = {
@@ -47,24 +48,9 @@ def export(record: Record, form: str, *, path: Path | None = None) -> Path:
     return path
 
 
-def _source(record: Record) -> dict[str, Any]:
-    """What a number is worth nothing without."""
-    manifest = record.manifest
-    return {
-        "palpate": manifest["palpate"],
-        "identity": manifest["identity"],
-        "created": manifest["created"],
-        "dataset": manifest["dataset"]["label"],
-        "data_digest": manifest["dataset"]["digest"],
-        "targets": {t["label"]: t["digest"] for t in manifest["targets"]},
-        "planned": len(manifest["plan"]),
-        "finished": sum(cell.status == "ok" for cell in record.cells),
-    }
-
-
 def _parquet(record: Record) -> bytes:
     summary = summarise(record)
-    source = _source(record) | {"confidence": summary.confidence}
+    source = origin(record) | {"confidence": summary.confidence}
     table = summary.to_arrow()
     table = table.replace_schema_metadata({"palpate": orjson.dumps(source)})
     buffer = io.BytesIO()
@@ -84,7 +70,7 @@ def _csv(record: Record) -> bytes:
 def _json(record: Record) -> bytes:
     summary = summarise(record)
     data = {
-        "run": _source(record) | {"confidence": summary.confidence},
+        "run": origin(record) | {"confidence": summary.confidence},
         "summary": summary.to_dicts(),
         "checks": checks(record, summary=summary).to_dicts(),
     }

@@ -24,7 +24,7 @@ class Apart:
         side: the run that has it.
         cell: in words.
         why: what is missing.
-        unfinished: whether it was planned, and failed or was not run.
+        unfinished: whether it was planned in this run, but has no result to compare.
     """
 
     side: Side
@@ -160,7 +160,7 @@ def _apart(
                 else "not part of the other run"
             )
         elif not why and (lacking := _why(other[place], done[1])):
-            why, unfinished = f"{lacking} in the other run", True
+            why = f"{lacking} in the other run"
         if why:
             yield Apart(side, named_entry(entry), why, unfinished)
 

@@ -11,6 +11,7 @@ where it is claimed for all cells together (Berger, Technometrics 24, 1982, 295-
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from palpate.statistics._check import named
 from palpate.statistics._match import Apart, matched
 from palpate.statistics.cells import Cells, design_of
 from palpate.statistics.estimate import Estimate
+from palpate.statistics.origin import origin
 from palpate.statistics.paired import difference, label, scores, shared, sign_test
 from palpate.statistics.summary import measure
 from palpate.statistics.table import Table
@@ -39,17 +41,23 @@ class Comparison(Table[Change]):
         margin: largest loss that is still acceptable; None where none was given.
         apart: what could not be compared.
         notes: what a reader must know.
+        runs: where the earlier and the later run come from.
     """
 
     confidence: float = 0.95
     margin: float | None = None
     apart: tuple[Apart, ...] = ()
     notes: tuple[str, ...] = ()
+    runs: tuple[dict[str, Any], ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether no cell was shown or may be worse than the margin allows; needs a margin."""
-        return bool(self.rows) and all(row.verdict in GOOD for row in self.rows)
+        """Whether a loss of the margin or more is excluded in every cell that should tell."""
+        return (
+            bool(self.rows)
+            and all(row.verdict in GOOD for row in self.rows)
+            and not any(apart.unfinished for apart in self.apart)
+        )
 
 
 def compare(
@@ -79,7 +87,7 @@ def compare(
         if isinstance(found, Change):
             rows.append(found)
         else:
-            apart.append(Apart("after", named(pair[1]), found))
+            apart.append(Apart("after", named(pair[1]), found, unfinished=True))
     level = sides[1].confidence
     return Comparison(
         rows=tuple(judged(rows, margin=margin, confidence=level)),
@@ -87,6 +95,7 @@ def compare(
         margin=margin,
         apart=tuple(apart),
         notes=both.notes,
+        runs=(origin(before), origin(after)),
     )
 
 
