@@ -162,6 +162,20 @@ def test_the_card_of_a_model_must_hold(clean, stated, expected):
     assert status(record, "clean accuracy as on the card") == {expected}
 
 
+@pytest.mark.parametrize(("stated", "expected"), [(0.7, {"pass"}), (0.6, {"fail"}), (None, set())])
+def test_the_card_of_a_mask_model_states_dice(synthetic, tmp_path, stated, expected):
+    maker = synthetic.Maker(tmp_path, targets=("mamba",), kind="segmentation")
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True, score=0.7) for i in range(40)])
+    record = maker.write()
+    dataset = record.manifest["config"]["dataset"]
+    known = {"n": 40} if stated is None else {"n": 40, "dice": stated}
+    record.manifest["targets"][0]["card"] = {
+        "recipe": {"dataset": dataset},
+        "clean": {"test": known},
+    }
+    assert status(record, "clean Dice as on the card") == expected
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

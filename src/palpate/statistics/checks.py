@@ -108,7 +108,9 @@ def _above_chance(cells: Cells) -> Iterator[Check]:
 
 
 def _as_on_card(cells: Cells) -> Iterator[Check]:
-    """The model's card states its clean accuracy; the same data must give it again."""
+    """The model's card states its clean accuracy, or Dice; the same data must give it again."""
+    score = "accuracy" if cells.task.kind in LABELS else "dice"
+    name = f"clean {'accuracy' if score == 'accuracy' else 'Dice'} as on the card"
     asked = cells.record.manifest["config"].get("dataset") or {}
     cards = {t["label"]: t.get("card") or {} for t in cells.record.manifest.get("targets") or []}
     for cell in cells.finished("none"):
@@ -118,12 +120,15 @@ def _as_on_card(cells: Cells) -> Iterator[Check]:
         same = all(trained.get(k) == asked.get(k) for k in ("name", "flag"))
         if cell.defence != "none" or not same or stated.get("n") != cell.samples:
             continue
+        if score not in stated:
+            continue
         found = float(scores(cells.rows(cell)).mean())
-        agrees = abs(found - stated["accuracy"]) <= 1.01 / cell.samples  # one near tie may flip
-        evidence = f"measured {found:.4f}, card {stated['accuracy']:.4f}"
-        yield Check(
-            "clean accuracy as on the card", "pass" if agrees else "fail", named(cell), evidence
+        agrees = abs(found - stated[score]) <= 1.01 / cell.samples  # one near tie may flip
+        evidence = f"measured {found:.4f}, card {stated[score]:.4f}"
+        name = (
+            "clean accuracy as on the card" if score == "accuracy" else "clean Dice as on the card"
         )
+        yield Check(name, "pass" if agrees else "fail", named(cell), evidence)
 
 
 def _finite(cells: Cells) -> Iterator[Check]:
