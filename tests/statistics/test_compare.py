@@ -273,3 +273,18 @@ def test_samples_without_a_partner_are_left_out_and_counted(two):
 
     assert row.n == 150
     assert row.method.endswith("50 rows without a partner left out")
+
+
+def test_masks_are_compared_by_dice(synthetic, tmp_path):
+    def run(name, shift):
+        maker = synthetic.Maker(tmp_path / name, targets=("unet",), kind="segmentation")
+        dice = np.clip(np.random.default_rng(0).normal(0.8 - shift, 0.05, 40), 0, 1)
+        rows = [maker.outcome(i, right=True, score=float(d)) for i, d in enumerate(dice)]
+        _rename(maker, maker.cell("unet", outcomes=rows), name)
+        return maker.write()
+
+    (row,) = compare(run("a", 0.0), run("b", 0.1), margin=0.05)
+
+    assert (row.metric, row.verdict, row.losses) == ("dice", "worse", 40)
+    assert row.low <= -0.09 >= row.value
+    assert "bootstrap by case" in row.method
