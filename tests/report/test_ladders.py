@@ -20,3 +20,13 @@ def test_settings_that_differ_are_named_in_the_title(maker):
         maker.cell("mamba", "attacks", "pgd", setting=setting, outcomes=rows)
     found = ladders(summarise(maker.write()), "classification")
     assert [x.title for x in found][:2] == ["pgd (L∞, steps 10)", "pgd (L∞, steps 40)"]
+
+
+def test_a_switch_that_is_on_is_named_in_the_title(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    for swap in (False, True):
+        setting = {"epsilon": 0.01, "norm": "linf", "loss": "bce", "swap_arguments": swap}
+        rows = [maker.outcome(i, right=i > 20, linf=0.01) for i in range(40)]
+        maker.cell("mamba", "attacks", "fgsm", setting=setting, outcomes=rows)
+    found = ladders(summarise(maker.write()), "classification")
+    assert [x.title for x in found][:2] == ["fgsm (L∞)", "fgsm (L∞, swap arguments)"]

@@ -68,11 +68,11 @@ def test_another_loss_is_judged_by_the_paired_interval(masks, other, verdict):
         fgsm(maker, "small", other, epsilon, loss="bce")
     found = answers(maker, "other than the training loss")["small, corrected"]
     assert found.verdict == verdict
-    assert "dice_ce takes away 37.4" in found.text
+    assert "relative drop by dice_ce 37.4" in found.text
     assert "at 0.003" in found.text
     if other == 0.3:
-        assert "bce takes away 62.4" in found.text
-        assert "leaves −20.0\u00a0pp [−20.0, −20.0]" in found.text
+        assert "by bce 62.4" in found.text
+        assert "beside dice_ce −20.0\u00a0pp [−20.0, −20.0] in all" in found.text
 
 
 def test_each_order_has_its_own_answer(masks):
@@ -106,7 +106,7 @@ def test_a_recipe_says_cross_entropy_where_an_attack_says_ce(masks):
     for loss in ("ce", "bce"):
         fgsm(maker, "small", 0.5, loss=loss)
     found = answers(maker, "other than the training loss", card="cross_entropy")
-    assert found["small, corrected"].text.startswith("ce takes away")
+    assert found["small, corrected"].text.startswith("relative drop by ce ")
 
 
 @pytest.mark.parametrize(("swapped", "verdict"), [(0.9, "yes"), (0.1, "no, the reverse")])

@@ -87,16 +87,17 @@ def _pooled_losses(grid: Grid, order: str, *, loss: str, pooled: dict[str, Pairs
 def _loss_answer(
     grid: Grid, who: str, loss: str, *, own: Ladder, others: dict[str, Ladder]
 ) -> Answer:
-    found = {
-        x: grid.between(common(other, own), compared=len(others)) for x, other in others.items()
-    }
-    parts = [f"{loss} takes away {_drops(grid, own)}"]
+    count = len(others)
+    found = {x: grid.between(common(o, own), compared=count) for x, o in others.items()}
+    parts = [f"relative drop by {loss} {_drops(grid, own)}"]
     for x, other in others.items():
-        each = ", ".join(said(grid.between([pair])) for pair in common(other, own))
-        parts.append(
-            f"{x} takes away {_drops(grid, other)}, which leaves {said(found[x])} of Dice beside"
-            f" {loss} over all epsilons (one by one {each})"
+        each = ", ".join(
+            f"{words.number(grid.drop(cell))} at {words.dose_text('epsilon', epsilon)}"
+            f" ({said(grid.between([(cell, own[epsilon])]))})"
+            for epsilon, cell in other.items()
+            if epsilon in own
         )
+        parts.append(f"by {x} {each}; Dice left beside {loss} {said(found[x])} in all")
     return Answer(who, _better(found), "; ".join(parts))
 
 
