@@ -94,8 +94,8 @@ def compare(target: Target, batch: Batch, *, margin: float, peer: float) -> None
         print(f"    {name:28} {tally.trials:6} trials, SDC {tally.total / tally.trials:.4f}")
     uniform = faults_for(margin, population=memory_bits(target), share=rate.value)
     print(
-        f"    SDC rate {rate.value:.5f} [{rate.low:.5f}, {rate.high:.5f}] from {rate.trials} trials in"
-        f" {seconds:.1f} CPU s; uniform sampling: {uniform} trials, {uniform / rate.trials:.1f}x"
+        f"    SDC rate {rate.value:.5f} [{rate.low:.5f}, {rate.high:.5f}] from {rate.trials} trials"
+        f" in {seconds:.1f} CPU s; uniform sampling: {uniform} trials, {uniform / rate.trials:.1f}x"
     )
     print(
         f"    PyTorchFI, uniform: {uniform * peer:.0f} CPU s, {uniform * peer / seconds:.0f}x ours"

@@ -143,7 +143,8 @@ def setting_words(setting: Mapping[str, Any]) -> str:
             continue  # the rate decides their number
         if name in _USUAL and value == _USUAL[name]:
             continue
-        if of_faults and name not in _DRAWN and value in _OFF and value is not True:
+        off = not isinstance(value, bool) and value in _OFF  # True equals 1
+        if of_faults and name not in _DRAWN and (off or value is False):
             continue
         words.append(NORMS[value] if name == "norm" and value in NORMS else _word(name, value))
     return ", ".join(words)
