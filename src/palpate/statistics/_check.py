@@ -51,6 +51,8 @@ def _words(model: str, perturbation: str, setting: Mapping[str, Any]) -> str:
     if perturbation == "none":
         return f"{model}, clean"
     words = [f"{k} {_short(v)}" for k, v in setting.items() if k in _SHOWN]
+    words += [f"loss {setting['loss']}"] if setting.get("loss", "ce") != "ce" else []
+    words += ["arguments exchanged"] if setting.get("swap_arguments") else []
     return ", ".join([model, perturbation.replace("_", " "), *words])
 
 
