@@ -211,9 +211,12 @@ def read_samples(path: Path) -> Columns:
         column = table.column(name)
         if pa.types.is_list(column.type):
             floating = pa.types.is_floating(column.type.value_type)
-            columns[name] = _padded(column.to_pylist(), floating=floating)
+            columns[name] = _padded(column.combine_chunks(), floating=floating)
         elif pa.types.is_string(column.type):
-            columns[name] = np.array(column.to_pylist(), dtype=object).astype(str)
+            # few distinct words in many rows
+            coded = column.combine_chunks().dictionary_encode()
+            words = np.array(coded.dictionary.to_pylist(), dtype=str)
+            columns[name] = words[coded.indices.to_numpy()] if len(words) else words
         else:
             columns[name] = column.to_numpy()
     return columns
@@ -280,10 +283,12 @@ def _plain(outcome: Outcome, name: str) -> Any:
     return str(value) if isinstance(value, Verdict | Status) else value
 
 
-def _padded(rows: list[list[float]], *, floating: bool) -> NDArray[Any]:
-    width = max((len(r) for r in rows), default=0)
+def _padded(rows: Any, *, floating: bool) -> NDArray[Any]:
+    """Lists of an Arrow column as a matrix, the short ones filled up."""
     fill, kind = (np.nan, np.float32) if floating else (-1, np.int32)
-    padded = np.full((len(rows), width), fill, dtype=kind)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
+    lengths = np.diff(rows.offsets.to_numpy())
+    padded = np.full((len(rows), lengths.max(initial=0)), fill, dtype=kind)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = rows.flatten().to_numpy(
+        zero_copy_only=False
+    )
     return padded
