@@ -54,3 +54,15 @@ def test_part_of_the_memory_says_nothing_of_the_whole(rich):
     )
     part = dataclasses.replace(rich, cells=cells)
     assert not upsets(given(part, fit_per_mbit=8.0, hours_per_year=1.0, devices=1.0))
+
+
+def test_formats_are_memories_of_their_own(rich):
+    kinds = iter(("stored", "int8"))
+    cells = tuple(
+        dataclasses.replace(c, target="mamba", setting={**c.setting, "format": next(kinds)})
+        if c.family == "faults"
+        else c
+        for c in rich.cells
+    )
+    both = upsets(given(dataclasses.replace(rich, cells=cells)))
+    assert [r.target for r in both if not r.ecc] == ["mamba", "mamba (int8)"]

@@ -165,16 +165,19 @@ class Sequential(Fault):
     def _ready(self, target: Target, batch: Batch) -> Generator[Enter]:
         with self.base._dealing(target, batch) as (strata, enter):
             addresses: dict[int, list[int]] = {}
+            counts, turns = Counter[int](), list[int]()
+            for number in self.dealt:
+                turns.append(counts[number])
+                counts[number] += 1
 
             def entered(seeds: Seeds) -> AbstractContextManager[World]:
                 number = self.dealt[seeds.trial]
                 stratum = strata[number]
                 if number not in addresses:
                     stream = [seeds.at(0).shared(), number]
-                    count = self.dealt.count(number)
-                    addresses[number] = distinct_below(stratum.size, count, stream).tolist()
-                turn = self.dealt[: seeds.trial].count(number)
-                sites = stratum.at([addresses[number][turn]])
+                    drawn = distinct_below(stratum.size, counts[number], stream)
+                    addresses[number] = drawn.tolist()
+                sites = stratum.at([addresses[number][turns[seeds.trial]]])
                 return enter(sites, self.base._notes(stratum, strata, trial=seeds.trial))
 
             yield entered

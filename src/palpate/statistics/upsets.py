@@ -30,7 +30,7 @@ class Upsets:
     """What a rate of memory errors means for one model.
 
     Attributes:
-        target: label of the model, with its defence.
+        target: label of the model, with its defence, and the storage format if not its own.
         ecc: whether the error correction is on.
         mbit: stored weights, in 10^6 bits.
         rate: FIT per Mbit as given; None where none was.
@@ -51,19 +51,25 @@ class Upsets:
 def upsets(record: Record, critical: Table[Critical] | None = None) -> Table[Upsets]:
     """Two rows, error correction off and on, for every model whose whole memory was drawn from.
 
+    A model stored in two formats has rows for each: they differ in bits and in what these do.
+
     Args:
         record: the run.
         critical: of the same run, if known already.
     """
     given = record.manifest["config"].get("memory_errors") or {}
     known = critical_bits(record) if critical is None else critical
-    best: dict[str, Critical] = {}
+    best: dict[tuple[str, str], Critical] = {}
     for row in known.find(by="all", perturbation="weight_bit_flip"):
-        if not _is_whole(orjson.loads(row.setting)):
-            continue
-        if row.target not in best or _width(row) < _width(best[row.target]):
-            best[row.target] = row
-    rows = [_row(row, given, ecc=ecc) for row in best.values() for ecc in (False, True)]
+        setting = orjson.loads(row.setting)
+        key = (row.target, setting.get("format", "stored"))
+        if _is_whole(setting) and (key not in best or _width(row) < _width(best[key])):
+            best[key] = row
+    rows = [
+        _row(row, name if fmt == "stored" else f"{name} ({fmt})", given, ecc=ecc)
+        for (name, fmt), row in best.items()
+        for ecc in (False, True)
+    ]
     return Table(tuple(rows))
 
 
@@ -76,14 +82,14 @@ def _width(row: Critical) -> float:
     return 2.0 if ends.low is None or ends.high is None else ends.high - ends.low
 
 
-def _row(row: Critical, given: Mapping[str, Any], *, ecc: bool) -> Upsets:
+def _row(row: Critical, name: str, given: Mapping[str, Any], *, ecc: bool) -> Upsets:
     key = "fit_per_mbit_ecc" if ecc else "fit_per_mbit"
     rate, mbit, counted = given.get(key), row.bits / 1e6, row.count()
     if rate is None or counted is None:
         why = f"no rate given (memory_errors.{key})" if rate is None else "no share known"
-        return Upsets(row.target, ecc, mbit, rate, None, None, why)
+        return Upsets(name, ecc, mbit, rate, None, None, why)
     hours, devices = given["hours_per_year"], given["devices"]
     number = rate * mbit * hours * devices / 1e9
     value, low, high = (number * bits / row.bits for bits in counted)
     note = f"{hours:g} hours a year on {devices:g} device{'' if devices == 1 else 's'}"
-    return Upsets(row.target, ecc, mbit, rate, number, (value, low, high), note)
+    return Upsets(name, ecc, mbit, rate, number, (value, low, high), note)
