@@ -105,7 +105,7 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(StoreError, match=r"run\.json: expected JSON, got a damaged file"):
         Record.load(tmp_path)
     (tmp_path / "run.json").write_text('{"schema_version": 99}')
-    with pytest.raises(StoreError, match="expected schema_version 1 or 2, got 99"):
+    with pytest.raises(StoreError, match="expected schema_version 1 or 2 or 3, got 99"):
         Record.load(tmp_path)
     with pytest.raises(StoreError, match="no run at .*nowhere"):
         Record.load(tmp_path / "nowhere")

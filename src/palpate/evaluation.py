@@ -180,6 +180,7 @@ def _outcomes(
             l2=l2[i],
             status=world.status[i],
             regions=regions[i],
+            prompt="" if world.batch.prompts is None else world.batch.prompts[i],
         )
         for i in range(len(clean))
     ]

@@ -44,6 +44,7 @@ class Outcome:
         l2: Euclidean norm of the change of the input, in units of the bounds.
         status: whether the disturbance could act.
         regions: one per foreground class of a dense task, in the order of the classes; else empty.
+        prompt: what was asked, for prompted tasks; else empty.
     """
 
     sample: str
@@ -62,3 +63,4 @@ class Outcome:
     l2: float
     status: Status
     regions: tuple[Region, ...] = ()
+    prompt: str = ""

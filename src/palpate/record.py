@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from palpate.errors import StoreError
 from palpate.outcome import Outcome, Status, Verdict
 
-SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)  # version 1 had no numbers per class of a mask
+SCHEMA_VERSION = 3
+# version 1 had no numbers per class of a mask, version 2 no prompts
+READABLE = (1, 2, SCHEMA_VERSION)
 Columns = dict[str, NDArray[Any]]
 
 _REGIONS = {
@@ -56,6 +57,7 @@ _SAMPLES = pa.schema(
         ("linf", pa.float32()),
         ("l2", pa.float32()),
         ("status", pa.string()),
+        ("prompt", pa.string()),
         *((f"region_{name}", pa.list_(kind)) for name, kind in _REGIONS.items()),
     ]
 )
@@ -134,7 +136,7 @@ class Record:
     def samples(self, cell: CellRecord) -> Columns:
         """Outcomes of one cell as columns, in the order of (trial, sample).
 
-        `sample`, `case`, `site`, `verdict`, `status` are string arrays; `trial`, `score`,
+        `sample`, `case`, `site`, `verdict`, `status`, `prompt` are string arrays; `trial`, `score`,
         `last_score`, `finite`, `identical`, `linf`, `l2` are numeric; `reference`, `decision` and
         `probabilities` are (rows, width) arrays, where a missing decision is -1 and a missing
         probability is NaN. The `region_` columns, (rows, foreground classes), are the numbers of
@@ -205,8 +207,9 @@ def read_samples(path: Path) -> Columns:
         raise StoreError(f"{path}: cannot be read: {error}") from None
     columns: Columns = {}
     for name in _SAMPLES.names:
-        if name in REGION_COLUMNS and name not in table.column_names:
-            columns[name] = np.empty((table.num_rows, 0))
+        if name not in table.column_names:  # of an older version
+            shape = (table.num_rows, 0) if name in REGION_COLUMNS else table.num_rows
+            columns[name] = np.zeros(shape, dtype=float if name in REGION_COLUMNS else str)
             continue
         column = table.column(name)
         if pa.types.is_list(column.type):

@@ -1,6 +1,7 @@
 """Tensor aliases with named axes, tasks, bounds, batches and predictions."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ References = Int[Tensor, "batch *shape"]
 PerSample = Float[Tensor, " batch"]
 PerSampleColumn = Float[Tensor, "batch *ones"]
 Flags = Bool[Tensor, " batch"]
+Tokens = Int[Tensor, "batch token"]
 Mask = Bool[Tensor, "batch 1 *spatial"]
 AnyTensor = Shaped[Tensor, "..."]
 
@@ -86,6 +88,7 @@ class Batch:
         cases: one patient or study id per image.
         sites: one subgroup name per image, empty strings if unknown.
         prompts: one text per image for prompted tasks.
+        wordings: kind of prompt -> one text per image, what else could be asked.
     """
 
     images: Images
@@ -94,6 +97,7 @@ class Batch:
     cases: tuple[str, ...]
     sites: tuple[str, ...]
     prompts: tuple[str, ...] | None = None
+    wordings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,6 +105,10 @@ class Batch:
     def with_images(self, images: Images) -> "Batch":
         """The same samples with other pixels."""
         return replace(self, images=images)
+
+    def with_prompts(self, prompts: tuple[str, ...]) -> "Batch":
+        """The same samples with other questions."""
+        return replace(self, prompts=prompts)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Base of the attacks that climb a loss which the audit file chooses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,11 +10,12 @@ from typing_extensions import override
 from palpate.attacks._goal import Goal, aimed_at, check_goal
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
+from palpate.attacks._wording import check_wording, worded
 from palpate.attacks.base import Attack
 from palpate.errors import ConfigError
 from palpate.registry import Number
 from palpate.targets.base import Target
-from palpate.types import Images, Prediction, References
+from palpate.types import Batch, Images, Prediction, PromptedSegmentation, References, Tokens
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,20 @@ class LossAttack(Attack):
         label: take the reference for the truth, or what the target decides on the clean input.
         goal: "break" the decision, or bring the mask near to one that is made from the label:
             "erase", "shift", "grow", "phantom".
+        prompt: the question under which the attacker searches, for prompted tasks: "same" as the
+            audit asks, "fixed:<kind>" for one of the wordings of the data, or "random" for any of
+            them, drawn for each sample. The answer is scored under the audit's question.
     """
 
     loss: LossName = field(default="ce", kw_only=True)
     swap_arguments: bool = field(default=False, kw_only=True)
     label: Literal["reference", "prediction"] = field(default="reference", kw_only=True)
     goal: Goal = field(default="break", kw_only=True)
+    prompt: str = field(default="same", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_wording(self.prompt)
         _ = self.objective  # refuses what does not fit together
 
     @property
@@ -53,15 +60,25 @@ class LossAttack(Attack):
         super().check(target)
         self.objective.check(target.task)
         check_goal(self.goal, target.task)
+        if self.prompt != "same" and not isinstance(target.task, PromptedSegmentation):
+            raise ConfigError(
+                f"prompt: expected 'same' for a task without prompts, got {self.prompt!r}"
+            )
 
     @override
-    def _searching(self, target: Target, clean: Images, references: References) -> Search:
+    def _prompts(self, batch: Batch, seeds: Sequence[int]) -> tuple[str, ...] | None:
+        return worded(batch, self.prompt, seeds)
+
+    @override
+    def _searching(
+        self, target: Target, clean: Images, references: References, tokens: Tokens | None
+    ) -> Search:
         if self.label == "prediction":
             with torch.no_grad():
-                decided = Prediction(target.logits(clean), target.task).decisions
+                decided = Prediction(target.logits(clean, tokens), target.task).decisions
             references = decided.to(references.dtype)
         aim = aimed_at(self.goal, references, target.task)
-        return Search(target, clean, references, self.objective, aim)
+        return Search(target, clean, references, self.objective, tokens=tokens, aim=aim)
 
 
 @dataclass(frozen=True)

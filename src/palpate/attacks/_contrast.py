@@ -50,7 +50,7 @@ def contrasts(search: Search, images: Images, *, rows: Rows | None, classes: Ten
     labels = some(search.references, rows)
     points = images.detach().requires_grad_()
     with torch.enable_grad():
-        logits = search.target.logits(points)
+        logits = search.answer(points, rows)
         gaps = logits.gather(1, classes) - logits.gather(1, labels.unsqueeze(1))
         slopes = [_slope(gaps[:, k].sum(), points) for k in range(classes.shape[1])]
     logits, gaps, slope = logits.detach(), gaps.detach(), torch.stack(slopes, dim=1)

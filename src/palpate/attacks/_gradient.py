@@ -11,7 +11,7 @@ from palpate.attacks._loss import Objective
 from palpate.attacks._projection import size
 from palpate.scoring import scores
 from palpate.targets.base import Target
-from palpate.types import Flags, Images, Logits, PerSample, Prediction, References
+from palpate.types import Flags, Images, Logits, PerSample, Prediction, References, Tokens
 
 Rows = Tensor  # indices of the samples that are still in the batch
 Measure = Callable[[Logits], PerSample]
@@ -45,6 +45,7 @@ class Search:
         target: the model, its parameters frozen by the caller.
         images: clean inputs (batch, channel, *spatial).
         references: what the attacker takes for the truth, as in `Batch.references`.
+        tokens: of the prompts under which the search goes on; None where the task has none.
         objective: the loss to increase.
         aim: masks to come near to, in place of the references; the score is then 1 − Dice.
         nearest: norm whose smallest value is searched; None where the lowest score is.
@@ -60,6 +61,7 @@ class Search:
     images: Images
     references: References
     objective: Objective = field(default_factory=Objective)
+    tokens: Tokens | None = field(default=None, kw_only=True)
     aim: References | None = None
     nearest: str | None = None
     best: Images = field(init=False)
@@ -106,7 +108,7 @@ class Search:
         """
         points = images.detach().requires_grad_()
         with torch.enable_grad():
-            logits = self.target.logits(points)
+            logits = self.answer(points, rows)
             loss = self._losses(logits, rows, progress) if measure is None else measure(logits)
             gradient = _input_gradient(loss, points)
         logits, loss = logits.detach(), loss.detach()
@@ -121,10 +123,14 @@ class Search:
         self, images: Images, *, rows: Rows | None = None, measure: Measure | None = None
     ) -> Answer:
         """Measure iterates without a gradient; arguments as in `ask`."""
-        logits = self.target.logits(images)
+        logits = self.answer(images, rows)
         self.remember(images, rows, logits)
         loss = self._losses(logits, rows, 1.0) if measure is None else measure(logits)
         return Answer(logits, loss, torch.zeros_like(images))
+
+    def answer(self, images: Images, rows: Rows | None = None) -> Logits:
+        """Logits at some points, differentiable; whoever calls it calls `remember`."""
+        return self.target.logits(images, some_of(self.tokens, rows))
 
     def standing(self, rows: Rows | None = None) -> Rows:
         """Which of the samples still have a score above 0."""
@@ -133,9 +139,14 @@ class Search:
 
     def part(self, rows: Rows) -> "Search":
         """A fresh search among some of the samples; hand it to `join` when it is over."""
-        aim = None if self.aim is None else self.aim[rows]
         return Search(
-            self.target, self.images[rows], self.references[rows], self.objective, aim, self.nearest
+            self.target,
+            self.images[rows],
+            self.references[rows],
+            self.objective,
+            some_of(self.aim, rows),
+            self.nearest,
+            tokens=some_of(self.tokens, rows),
         )
 
     def join(self, part: "Search", rows: Rows) -> None:
@@ -204,6 +215,11 @@ class Search:
 def some(values: Tensor, rows: Rows | None) -> Tensor:
     """Values of some samples; of all for None."""
     return values if rows is None else values[rows]
+
+
+def some_of(values: Tensor | None, rows: Rows | None) -> Tensor | None:
+    """As `some`, where there may be none."""
+    return None if values is None else some(values, rows)
 
 
 def put(values: Tensor, rows: Rows | None, new: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from palpate.attacks._projection import project
 from palpate.attacks.base import AnyAttack, check_epsilon, only_classification
 from palpate.registry import Number
 from palpate.targets.base import Target
-from palpate.types import Images, References
+from palpate.types import Images, References, Tokens
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ class MinimalAttack(AnyAttack):
         """Search among samples that are right when clean; every iterate asked for counts."""
 
     @override
-    def _searching(self, target: Target, clean: Images, references: References) -> Search:
-        return Search(target, clean, references, self.objective, nearest=self.norm)
+    def _searching(
+        self, target: Target, clean: Images, references: References, tokens: Tokens | None
+    ) -> Search:
+        return Search(target, clean, references, self.objective, tokens=tokens, nearest=self.norm)
 
     @override
     def _finished(self, search: Search) -> Images:

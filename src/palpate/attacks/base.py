@@ -26,7 +26,7 @@ from palpate.perturbation import Perturbation, World, check_legal
 from palpate.registry import Number
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
-from palpate.types import Batch, Classification, Images, References
+from palpate.types import Batch, Classification, Images, References, Tokens
 
 
 class Found(NamedTuple):
@@ -105,6 +105,7 @@ class AnyAttack(Perturbation):
         images: Images,
         references: References,
         *,
+        prompts: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Images:
         """Attack images and return the best iterates.
@@ -113,6 +114,7 @@ class AnyAttack(Perturbation):
             target: the model; its parameters and their gradients are left as they were.
             images: (batch, channel, *spatial), within the target's bounds.
             references: as in `Batch.references`.
+            prompts: one text per image for prompted tasks.
             seeds: one per sample; the position by default.
 
         Returns:
@@ -122,7 +124,7 @@ class AnyAttack(Perturbation):
             BudgetError: the component overspent (a defect of the component).
             ConfigError: epsilon beyond the bounds.
         """
-        return self.search(target, images, references, seeds=seeds).images
+        return self.search(target, images, references, prompts=prompts, seeds=seeds).images
 
     @final
     def search(
@@ -131,6 +133,7 @@ class AnyAttack(Perturbation):
         images: Images,
         references: References,
         *,
+        prompts: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Found:
         """As calling, with the last iterate, the status and the cost beside the best."""
@@ -139,7 +142,8 @@ class AnyAttack(Perturbation):
         if self.budget == 0:
             return Found(clean, clean, (Status.OK,) * len(clean), 0)
         with target.frozen():
-            search = self._searching(target, clean, references.to(target.device))
+            tokens = target.tokens(prompts)
+            search = self._searching(target, clean, references.to(target.device), tokens)
             last = self._run(search, list(range(len(clean))) if seeds is None else seeds)
         best = self._finished(search)
         self._check_budget(clean, best, target)
@@ -152,13 +156,19 @@ class AnyAttack(Perturbation):
     @contextmanager
     def applied(self, target: Target, batch: Batch, *, seeds: Seeds) -> Generator[World]:
         """Yield the same target and the attacked batch."""
-        found = self.search(
-            target, batch.images, batch.references, seeds=seeds.per_sample(batch.samples)
-        )
+        drawn = seeds.per_sample(batch.samples)
+        prompts = self._prompts(batch, drawn)
+        found = self.search(target, batch.images, batch.references, prompts=prompts, seeds=drawn)
         yield World(target, batch.with_images(found.images), found.status, last=found.last)
 
-    def _searching(self, target: Target, clean: Images, references: References) -> Search:
-        return Search(target, clean, references, self.objective)
+    def _prompts(self, batch: Batch, seeds: Sequence[int]) -> tuple[str, ...] | None:  # noqa: ARG002
+        """What the attacker takes for the prompts; those of the audit."""
+        return batch.prompts
+
+    def _searching(
+        self, target: Target, clean: Images, references: References, tokens: Tokens | None
+    ) -> Search:
+        return Search(target, clean, references, self.objective, tokens=tokens)
 
     def _finished(self, search: Search) -> Images:
         return search.best

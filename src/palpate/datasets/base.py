@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from palpate import registry
 from palpate.datasets._masks import Masks
+from palpate.datasets._prompts import check_prompts
 from palpate.errors import DataError
 from palpate.types import (
     Batch,
@@ -62,6 +63,8 @@ class Samples:
         licence: of the images.
         attribution: whom to name.
         warnings: what a reader of the results must know of the data.
+        prompts: what is asked of each image in a prompted task, else None.
+        wordings: kind of prompt -> one text per image, what else could be asked.
     """
 
     read: Read
@@ -75,6 +78,8 @@ class Samples:
     licence: str = ""
     attribution: str = ""
     warnings: tuple[str, ...] = ()
+    prompts: tuple[str, ...] | None = None
+    wordings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -88,6 +93,9 @@ class Samples:
             )
         if len(set(self.ids)) != len(self.ids):
             raise DataError(f"{self.label}: expected unique sample ids, got some twice")
+        check_prompts(
+            self.prompts, self.wordings, count=len(self.ids), task=self.task, where=self.label
+        )
         self._check_references()
 
     @classmethod
@@ -143,6 +151,8 @@ class Samples:
             ids=self.ids[:count],
             cases=self.cases[:count],
             sites=self.sites[:count],
+            prompts=None if self.prompts is None else self.prompts[:count],
+            wordings={kind: texts[:count] for kind, texts in self.wordings.items()},
         )
 
     def batch(self, indices: Sequence[int]) -> Batch:
@@ -165,6 +175,8 @@ class Samples:
             samples=tuple(self.ids[i] for i in indices),
             cases=tuple(self.cases[i] for i in indices),
             sites=tuple(self.sites[i] for i in indices),
+            prompts=None if self.prompts is None else tuple(self.prompts[i] for i in indices),
+            wordings={kind: tuple(t[i] for i in indices) for kind, t in self.wordings.items()},
         )
 
     def batches(self, size: int) -> "Batches":
@@ -179,6 +191,8 @@ class Samples:
         """
         sha = hashlib.sha256()
         contract = [self.ids, self.cases, self.sites, repr(self.task), list(self.bounds)]
+        if self.prompts is not None:
+            contract += [self.prompts, dict(self.wordings)]
         sha.update(registry.canonical(contract).encode())
         blocks = [range(i, min(i + 256, len(self))) for i in range(0, len(self), 256)]
         for indices in blocks:

@@ -20,7 +20,7 @@ from palpate.defences.base import Defence
 from palpate.errors import ConfigError
 from palpate.targets._checkpoint import fit_state, load_state
 from palpate.targets.base import Target
-from palpate.types import Logits
+from palpate.types import Logits, Tokens
 
 
 @final
@@ -61,12 +61,12 @@ class _Mixture(nn.Module):
         # the members see what the target made of the image; their heads are read as its is
         self._reader = replace(target, module=nn.Identity().eval(), mean=(0.0,), std=(1.0,))
 
-    def forward(self, normalised: Tensor) -> Logits:
+    def forward(self, normalised: Tensor, tokens: Tokens | None = None) -> Logits:
         """Same input as a member; one logit or plane per class."""
-        answers = [self._read(member, normalised) for member in self.members]
+        answers = [self._read(member, normalised, tokens) for member in self.members]
         if self.mirror:
             turned = normalised.flip(-1)
-            mirrored = [self._read(member, turned) for member in self.members]
+            mirrored = [self._read(member, turned, tokens) for member in self.members]
             answers += [x.flip(-1) if x.ndim > 2 else x for x in mirrored]
         stacked = torch.stack(answers)
         if self._reader.is_exclusive:
@@ -74,8 +74,8 @@ class _Mixture(nn.Module):
         yes, no = functional.logsigmoid(stacked), functional.logsigmoid(-stacked)
         return yes.logsumexp(dim=0) - no.logsumexp(dim=0)
 
-    def _read(self, member: nn.Module, normalised: Tensor) -> Logits:
-        return replace(self._reader, module=member).logits(normalised)
+    def _read(self, member: nn.Module, normalised: Tensor, tokens: Tokens | None) -> Logits:
+        return replace(self._reader, module=member).logits(normalised, tokens)
 
     @override
     def extra_repr(self) -> str:

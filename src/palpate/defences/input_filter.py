@@ -61,13 +61,13 @@ class _Filtered(nn.Module):
         self.register_buffer("mean", torch.tensor(target.mean), persistent=False)
         self.register_buffer("std", torch.tensor(target.std), persistent=False)
 
-    def forward(self, normalised: Tensor) -> Tensor:
+    def forward(self, normalised: Tensor, *asked: Tensor) -> Tensor:
         """Same input and output as the model inside."""
         shape = (1, -1, *(1 for _ in normalised.shape[2:]))
         mean, std = self.mean.reshape(shape), self.std.reshape(shape)
         images = normalised * std + mean
         straight = images + (_filtered(images, self.how, self.bounds) - images).detach()
-        return self.inner((straight - mean) / std)
+        return self.inner((straight - mean) / std, *asked)
 
     @override
     def extra_repr(self) -> str:

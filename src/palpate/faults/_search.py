@@ -195,7 +195,8 @@ def _gradients(
         for tensor in learnable:
             tensor.requires_grad_(True)
         with torch.enable_grad():
-            prediction = Prediction(target.logits(batch.images.to(target.device)), target.task)
+            images, tokens = batch.images.to(target.device), target.tokens(batch.prompts)
+            prediction = Prediction(target.logits(images, tokens), target.task)
             loss = goal.loss(prediction, batch)
             gradients = torch.autograd.grad(loss, learnable, allow_unused=True)
     finally:

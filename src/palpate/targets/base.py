@@ -2,11 +2,11 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from palpate import registry
 from palpate.errors import PalpateError, TargetError
 from palpate.targets._checkpoint import fit_state, load_state
+from palpate.targets._head import unwrap
 from palpate.types import (
     Batch,
     Bounds,
@@ -25,7 +26,11 @@ from palpate.types import (
     PromptedSegmentation,
     Segmentation,
     Task,
+    Tokens,
 )
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
+"""Prompts -> token ids (prompt, token); its `repr` tells two tokenizers apart."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Target:
         mean: per channel (or one for all), subtracted before the module, in units of the bounds.
         std: likewise, divided by.
         name: label in tables.
+        tokenizer: prompts -> token ids (prompt, token), for a module that takes them as its second
+            argument; None where the task has no prompts.
     """
 
     module: nn.Module
@@ -47,6 +54,7 @@ class Target:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     name: str = "model"
+    tokenizer: Tokenizer | None = None
 
     def __post_init__(self) -> None:
         if not self.bounds.low < self.bounds.high:
@@ -66,11 +74,25 @@ class Target:
         has_weights = next(self.module.parameters(), None) is not None
         return frozenset({"gradients", "weights"} if has_weights else {"gradients"})
 
-    def logits(self, images: Images) -> Logits:
+    def tokens(self, prompts: Sequence[str] | None) -> Tokens | None:
+        """Token ids of some prompts, on the target's device; None where the task has no prompts.
+
+        Raises:
+            TargetError: a prompted task without prompts, or without a tokenizer.
+        """
+        if not isinstance(self.task, PromptedSegmentation):
+            return None
+        if prompts is None or self.tokenizer is None:
+            lacking = "samples with prompts" if prompts is None else "a target with a tokenizer"
+            raise TargetError(f"{self.name}: expected {lacking} for a prompted task, got none")
+        return self.tokenizer(prompts).to(self.device)
+
+    def logits(self, images: Images, tokens: Tokens | None = None) -> Logits:
         """Normalise, run the module, and read its head.
 
         Args:
             images: (batch, channel, *spatial), in units of the bounds, on the target's device.
+            tokens: of the prompts, see `tokens`; None where the task has none.
 
         Returns:
             (batch, classes, *spatial); a one-logit head z becomes the pair [0, z], so that
@@ -81,7 +103,8 @@ class Target:
         """
         if self.module.training:
             raise TargetError(f"{self.name}: expected a model in evaluation mode; call .eval()")
-        return self._head(_unwrap(self.module(self._normalised(images)), self.name))
+        asked = () if tokens is None else (tokens,)
+        return self._head(unwrap(self.module(self._normalised(images), *asked), self.name))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -90,7 +113,8 @@ class Target:
         Raises:
             TargetError: as `logits`.
         """
-        return Prediction(logits=self.logits(batch.images.to(self.device)), task=self.task)
+        images, tokens = batch.images.to(self.device), self.tokens(batch.prompts)
+        return Prediction(logits=self.logits(images, tokens), task=self.task)
 
     def preflight(self, batch: Batch) -> None:
         """Refuse a model that is not fit to be audited, before any compute is spent.
@@ -137,6 +161,8 @@ class Target:
         """SHA-256 over structure, weights, buffers, task and preprocessing; no file names."""
         sha = hashlib.sha256()
         contract = [repr(self.task), list(self.bounds), self.mean, self.std, repr(self.module)]
+        if self.tokenizer is not None:
+            contract.append(repr(self.tokenizer))
         sha.update(registry.canonical(contract).encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             raw = tensor.detach().cpu().contiguous()
@@ -223,6 +249,10 @@ class TargetSource(ABC):
         """The tensors of a checkpoint under the names that the built network has for them."""
         return state
 
+    def tokenizer(self) -> Tokenizer | None:
+        """What turns prompts into token ids; None for networks that take none."""
+        return None
+
     @final
     def load(self, *, task: Task, channels: int, bounds: Bounds) -> Target:
         """Build the network, fit its weights and wrap it in evaluation mode.
@@ -248,6 +278,7 @@ class TargetSource(ABC):
             mean=self.mean,
             std=self.std,
             name=self.label or self.default_label(),
+            tokenizer=self.tokenizer(),
         )
 
 
@@ -255,19 +286,3 @@ def mask_planes(task: Task, *, two_planes: bool) -> int:
     """Planes of a segmentation head: one for background against one class, else one per class."""
     exclusive = isinstance(task, Segmentation) and task.exclusive
     return 1 if exclusive and len(task.classes) == 2 and not two_planes else len(task.classes)
-
-
-def _unwrap(output: Any, name: str) -> Tensor:
-    """Find the logits in what a model returned: a tensor, `.logits`, or a dict's logits or out."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits
-    if isinstance(output, dict):
-        for key in ("logits", "out"):
-            if isinstance(output.get(key), Tensor):
-                return output[key]
-    raise TargetError(
-        f"{name}: expected a tensor, an object with .logits, or a dict with 'logits' or 'out',"
-        f" got {type(output).__name__}"
-    )
