@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from palpate.report.gallery import data_uri, gain_of, gallery, overlay_uri
+from palpate.report.gallery import gallery
+from palpate.report.pictures import data_uri, gain_of, overlay_uri
 
 
 def _pixels(uri):
