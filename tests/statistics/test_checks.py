@@ -1,8 +1,10 @@
 import dataclasses
+import math
 
 import pytest
 
 from palpate.outcome import Status
+from palpate.regions import Region
 from palpate.statistics._check import fraction
 from palpate.statistics.checks import checks
 
@@ -42,6 +44,45 @@ def test_a_few_samples_that_could_not_be_attacked_warn(clean):
     rows[3] = dataclasses.replace(rows[3], status=Status.NO_MOVE)
     clean.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01, "norm": "linf"}, outcomes=rows)
     assert status(clean.write(), "the attack could act") == {"warn"}
+
+
+def lesions(maker, *, empty, stuck, setting):
+    """An attack on masks that leaves its score; the first `empty` references hold no lesion."""
+    region = Region(0, 0, 0, math.nan, 1.0, 0, 0), Region(9, 9, 9, 0.0, 1.0, 1, 1)
+    rows = [
+        maker.outcome(
+            i,
+            right=True,
+            regions=(region[i >= empty],),
+            status=Status.NO_GRADIENT if i in stuck else Status.OK,
+        )
+        for i in range(40)
+    ]
+    maker.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01, **setting}, outcomes=rows)
+    found = checks(maker.write()).find(check="the attack could act")
+    return [(c.status, c.evidence) for c in found]
+
+
+@pytest.mark.parametrize("setting", [{"loss": "bce", "swap_arguments": True}, {"loss": "dice"}])
+def test_a_loss_that_says_nothing_of_empty_masks_only_warns(clean, setting):
+    (found,) = lesions(clean, empty=25, stuck=range(25), setting=setting)
+    assert found[0] == "warn"
+    assert found[1].startswith(
+        "only samples whose reference is empty are concerned, 25 of 25: this loss has no gradient"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stuck", "setting"),
+    [
+        (range(26), {"loss": "bce", "swap_arguments": True}),  # one with a lesion among them
+        (range(25), {"loss": "bce"}),  # a loss that should have had a gradient
+    ],
+)
+def test_any_other_sample_without_a_gradient_still_fails(clean, stuck, setting):
+    (found,) = lesions(clean, empty=25, stuck=stuck, setting=setting)
+    assert found[0] == "fail"
+    assert found[1].startswith(f"no gradient or no movement for {len(stuck)} of the 40")
 
 
 def test_spending_more_than_epsilon_fails(clean):

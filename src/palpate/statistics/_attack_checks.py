@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from palpate import registry
@@ -36,14 +37,44 @@ def _moved(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
         rows = cells.rows(cell)
         standing = (rows["clean_score"] > 0) & (scores(rows) >= rows["clean_score"])
         stuck = standing & (rows["status"] != "ok")
-        if stuck.any():
-            status = "fail" if stuck.sum() > standing.sum() / 2 else "warn"
-            evidence = (
-                f"no gradient or no movement for {int(stuck.sum())} of the {int(standing.sum())}"
-                " samples that still stand; they are not counted as robust"
-            )
-            found.append(Check(name, status, named(cell), evidence))
+        if not stuck.any():
+            continue
+        if _says_nothing_of_empty_masks(cell) and not (stuck & ~_without_lesion(rows)).any():
+            found.append(Check(name, "warn", named(cell), _spared(rows, stuck)))
+            continue
+        status = "fail" if stuck.sum() > standing.sum() / 2 else "warn"
+        evidence = (
+            f"no gradient or no movement for {int(stuck.sum())} of the {int(standing.sum())}"
+            " samples that still stand; they are not counted as robust"
+        )
+        found.append(Check(name, status, named(cell), evidence))
     yield from checked(found, name, attacks, "a gradient and a movement on every sample")
+
+
+def _says_nothing_of_empty_masks(cell: CellRecord) -> bool:
+    """Whether the loss has no gradient where the reference is empty, by its formula.
+
+    Exchanged, cross-entropy is minus the mask times the logits and Dice a product with it; Dice in
+    the right order has only its smoothing left.
+    """
+    return bool(cell.setting.get("swap_arguments")) or cell.setting.get("loss") == "dice"
+
+
+def _without_lesion(rows: Rows) -> NDArray[np.bool_]:
+    """Rows of masks whose reference is empty; none where that is not recorded."""
+    expected = rows.get("region_expected")
+    if expected is None or expected.shape[1] == 0:
+        return np.zeros(len(rows["sample"]), dtype=bool)
+    return (expected == 0).all(axis=1)
+
+
+def _spared(rows: Rows, stuck: NDArray[np.bool_]) -> str:
+    return (
+        f"only samples whose reference is empty are concerned, {int(stuck.sum())} of"
+        f" {int(_without_lesion(rows).sum())}: this loss has no gradient there. That is a property"
+        " of the loss, not of the model; they are not counted as robust, and a drop over all"
+        " samples is too small by them"
+    )
 
 
 def _within_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
