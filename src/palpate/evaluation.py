@@ -157,7 +157,11 @@ def _outcomes(
 ) -> list[Outcome]:
     golden, prediction = answers
     references = clean.references.to(prediction.logits.device)
-    columns = _Columns(prediction, golden, references)
+    decided = golden.decisions
+    if world.carry is not None:
+        references, decided = world.carry(references), world.carry(decided)
+        known = _Regions(prediction, references)
+    columns = _Columns(prediction, golden, references, decided=decided)
     last = columns.score if world.last is None else _last_scores(world, references)
     regions = known.of(prediction)
     moved = world.batch.images - clean.images
@@ -223,14 +227,16 @@ class _Regions:
 class _Columns:
     """The numbers of one batch of predictions, as Python lists."""
 
-    def __init__(self, prediction: Prediction, golden: Prediction, references: Tensor) -> None:
+    def __init__(
+        self, prediction: Prediction, golden: Prediction, references: Tensor, *, decided: Tensor
+    ) -> None:
         count = len(references)
         flat = prediction.logits.ndim == 2
         decisions = prediction.decisions
         self.finite: list[bool] = prediction.finite.tolist()
         self.score: list[float] = scores(prediction, references).tolist()
         self.identical: list[bool] = _equal_bits(prediction.logits, golden.logits).tolist()
-        same = (decisions == golden.decisions).reshape(count, -1).all(dim=1).tolist()
+        same = (decisions == decided).reshape(count, -1).all(dim=1).tolist()
         self.verdict = [
             Verdict.DUE if not f else Verdict.MASKED if s else Verdict.SDC
             for f, s in zip(self.finite, same, strict=True)
@@ -267,11 +273,13 @@ def _offer(
     answers: tuple[Prediction, Prediction],
 ) -> None:
     golden, now = answers
-    before = scores(golden, clean.references.to(golden.logits.device)).tolist()
+    references = clean.references.to(golden.logits.device)
+    moved = references if world.carry is None else world.carry(references)
+    before = scores(golden, references).tolist()
     for i in (i for i, outcome in enumerate(found) if outcome.score < before[i]):
         masks = ()
         if golden.logits.ndim > 2:
-            masks = (clean.references[i], golden.decisions[i], now.decisions[i])
+            masks = (references[i], golden.decisions[i], now.decisions[i], moved[i])
         shown = (tensor.cpu() for tensor in (clean.images[i], world.batch.images[i], *masks))
         first, second, *rest = shown
         kept.offer(found[i], Pictures(first, second, tuple(rest)))

@@ -18,7 +18,9 @@ from palpate.errors import BudgetError, CapabilityError
 from palpate.outcome import Outcome, Status
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
-from palpate.types import Batch, Bounds, Images
+from palpate.types import Batch, Bounds, Images, References
+
+Carry = Callable[[References], References]
 
 
 class World(NamedTuple):
@@ -30,6 +32,8 @@ class World(NamedTuple):
         status: per sample, whether the disturbance could act.
         last: the attack's last iterate where it differs from `batch.images` (the best), else None.
         notes: plain data about this trial, such as the fault sites; equal for every batch.
+        carry: takes masks of the undisturbed world to where the disturbance has moved the pixels,
+            so that a turned image is compared with a turned reference; None where they stay.
     """
 
     target: Target
@@ -37,6 +41,7 @@ class World(NamedTuple):
     status: tuple[Status, ...]
     last: Images | None = None
     notes: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    carry: Carry | None = None
 
     @classmethod
     def undisturbed(cls, target: Target, batch: Batch) -> "World":

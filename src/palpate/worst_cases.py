@@ -18,8 +18,9 @@ class Pictures(NamedTuple):
     Attributes:
         clean: undisturbed image (channel, *spatial).
         perturbed: the image that was judged.
-        masks: reference, decision on the clean image and decision on the perturbed one, each
-            (*spatial) or (classes, *spatial); empty for labels.
+        masks: reference, decision on the clean image, decision on the perturbed one, and the
+            reference where the disturbance has moved the pixels (else as it is), each (*spatial)
+            or (classes, *spatial); empty for labels.
     """
 
     clean: Tensor
@@ -51,8 +52,8 @@ class WorstCases:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The cases as arrays, the worst first; empty without a case.
 
-        `sample`, `trial`, `clean`, `perturbed`; for masks `reference_mask`, `clean_mask` and
-        `perturbed_mask` too.
+        `sample`, `trial`, `clean`, `perturbed`; for masks `reference_mask`, `clean_mask`,
+        `perturbed_mask` and `moved_mask` too.
         """
         worst = sorted(self._heap, key=lambda entry: entry[:3], reverse=True)
         if not worst:
@@ -65,7 +66,7 @@ class WorstCases:
             "perturbed": torch.stack([p.perturbed for p in pictures]).numpy(),
         }
         if pictures[0].masks:
-            names = ("reference_mask", "clean_mask", "perturbed_mask")
+            names = ("reference_mask", "clean_mask", "perturbed_mask", "moved_mask")
             for name, masks in zip(
                 names, zip(*(p.masks for p in pictures), strict=True), strict=True
             ):

@@ -11,7 +11,7 @@ from palpate.attacks._goal import Goal, aimed_at, check_goal
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
 from palpate.attacks._wording import check_wording, worded
-from palpate.attacks.base import Attack
+from palpate.attacks.base import AnyAttack, Attack
 from palpate.errors import ConfigError
 from palpate.registry import Number
 from palpate.targets.base import Target
@@ -19,8 +19,8 @@ from palpate.types import Batch, Images, Prediction, PromptedSegmentation, Refer
 
 
 @dataclass(frozen=True)
-class LossAttack(Attack):
-    """Base of the attacks that climb a loss.
+class ClimbingAttack(AnyAttack):
+    """Base of the attacks that climb a loss, whatever their budget is.
 
     Attributes:
         loss: what is increased; which losses there are depends on the task.
@@ -41,7 +41,6 @@ class LossAttack(Attack):
     prompt: str = field(default="same", kw_only=True)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_wording(self.prompt)
         _ = self.objective  # refuses what does not fit together
 
@@ -79,6 +78,15 @@ class LossAttack(Attack):
             references = decided.to(references.dtype)
         aim = aimed_at(self.goal, references, target.task)
         return Search(target, clean, references, self.objective, tokens=tokens, aim=aim)
+
+
+@dataclass(frozen=True)
+class LossAttack(ClimbingAttack, Attack):
+    """Base of the attacks that climb a loss within a fixed norm of the difference."""
+
+    def __post_init__(self) -> None:
+        Attack.__post_init__(self)
+        ClimbingAttack.__post_init__(self)
 
 
 @dataclass(frozen=True)

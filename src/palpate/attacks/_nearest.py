@@ -10,14 +10,14 @@ from typing_extensions import override
 
 from palpate.attacks._gradient import Rows, Search
 from palpate.attacks._projection import project
-from palpate.attacks.base import AnyAttack, check_epsilon, only_classification
+from palpate.attacks.base import NormAttack, check_epsilon, only_classification
 from palpate.registry import Number
 from palpate.targets.base import Target
 from palpate.types import Images, References, Tokens
 
 
 @dataclass(frozen=True)
-class MinimalAttack(AnyAttack):
+class MinimalAttack(NormAttack):
     """Base of the attacks that look for the nearest input with another decision.
 
     The images are the nearest broken inputs that were found; the record holds their norms. Where

@@ -2,10 +2,13 @@
 
 ::
 
-    AnyAttack          the frame
-    ├── Attack         a fixed budget: `epsilon`; the most damage within it is searched
-    │   └── LossAttack   climbs a loss that the audit file chooses (`_climb`)
-    └── MinimalAttack  no fixed budget: the nearest broken input is searched (`_nearest`)
+    AnyAttack              the frame
+    ├── NormAttack         the budget is a norm of the difference
+    │   ├── Attack         fixed: `epsilon`; the most damage within it is searched
+    │   │   └── LossAttack   climbs a loss that the audit file chooses (`_climb`)
+    │   └── MinimalAttack  not fixed: the nearest broken input is searched (`_nearest`)
+    ├── ParametricAttack   the budget limits the few parameters of a transform (`_parametric`)
+    └── AdversarialPatch   the budget limits the area that may change
 """
 
 from abc import abstractmethod
@@ -22,7 +25,7 @@ from palpate.attacks._loss import Objective
 from palpate.attacks._projection import size
 from palpate.errors import BudgetError, CapabilityError, ConfigError
 from palpate.outcome import Status
-from palpate.perturbation import Perturbation, World, check_legal
+from palpate.perturbation import Carry, Perturbation, World, check_legal
 from palpate.registry import Number
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
@@ -37,27 +40,22 @@ class Found(NamedTuple):
         last: last iterates, as most libraries return them.
         status: per sample, whether there was a gradient and the input moved.
         passes: forward passes spent, in samples.
+        carry: takes masks to where the best iterates have moved the pixels; None where they stay.
     """
 
     images: Images
     last: Images
     status: tuple[Status, ...]
     passes: int
+    carry: Carry | None = None
 
 
 @dataclass(frozen=True)
 class AnyAttack(Perturbation):
-    """The frame around every attack.
-
-    Attributes:
-        norm: "linf" or "l2".
-    """
+    """The frame around every attack."""
 
     family: ClassVar[str] = "attacks"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
-    dose: ClassVar[str] = "epsilon"
-
-    norm: Literal["linf", "l2"] = field(default="linf", kw_only=True)
 
     @abstractmethod
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
@@ -66,7 +64,7 @@ class AnyAttack(Perturbation):
     @property
     @abstractmethod
     def budget(self) -> float | None:
-        """Largest allowed norm of the difference; None where there is no limit."""
+        """Largest allowed dose, such as a norm of the difference; None where there is no limit."""
 
     @property
     def objective(self) -> Objective:
@@ -79,24 +77,8 @@ class AnyAttack(Perturbation):
 
         Early leaving, another loss or more steps then start from the same points.
         """
-        cell = registry.canonical([registry.name_of(self), self.version, self.norm])
+        cell = registry.canonical([registry.name_of(self), self.version])
         return Seeds(campaign=campaign, cell=cell)
-
-    @override
-    def check(self, target: Target) -> None:
-        """Refuse a target without gradients, and a budget that no input could spend.
-
-        Raises:
-            CapabilityError: the target lacks something in `needs`.
-            ConfigError: epsilon beyond the width of the bounds.
-        """
-        super().check(target)
-        epsilon, width = getattr(self, "epsilon", None), target.bounds.high - target.bounds.low
-        if self.norm == "linf" and epsilon is not None and epsilon > width:
-            raise ConfigError(
-                f"{self!r}: expected epsilon within the width {width:g} of the bounds"
-                f" {tuple(target.bounds)}, got {epsilon:g}"
-            )
 
     @final
     def __call__(
@@ -146,11 +128,13 @@ class AnyAttack(Perturbation):
             search = self._searching(target, clean, references.to(target.device), tokens)
             last = self._run(search, list(range(len(clean))) if seeds is None else seeds)
         best = self._finished(search)
-        self._check_budget(clean, best, target)
-        self._check_budget(clean, last, target)
+        for images in (best, last):
+            check_legal(self, clean, images, target.bounds)
+            self._check_budget(clean, images, target)
         moved = (last != clean).flatten(1).any(dim=1)
         felt = zip(search.felt.tolist(), moved.tolist(), strict=True)
-        return Found(best, last, tuple(_status(*pair) for pair in felt), search.passes)
+        status = tuple(_status(*pair) for pair in felt)
+        return Found(best, last, status, search.passes, self._carry(search))
 
     @final
     @contextmanager
@@ -159,7 +143,10 @@ class AnyAttack(Perturbation):
         drawn = seeds.per_sample(batch.samples)
         prompts = self._prompts(batch, drawn)
         found = self.search(target, batch.images, batch.references, prompts=prompts, seeds=drawn)
-        yield World(target, batch.with_images(found.images), found.status, last=found.last)
+        # the last iterate has masks of its own, which the audit does not keep
+        last = found.last if found.carry is None else None
+        moved = batch.with_images(found.images)
+        yield World(target, moved, found.status, last=last, carry=found.carry)
 
     def _prompts(self, batch: Batch, seeds: Sequence[int]) -> tuple[str, ...] | None:  # noqa: ARG002
         """What the attacker takes for the prompts; those of the audit."""
@@ -173,8 +160,51 @@ class AnyAttack(Perturbation):
     def _finished(self, search: Search) -> Images:
         return search.best
 
+    def _carry(self, search: Search) -> Carry | None:  # noqa: ARG002
+        """What takes masks to where the best iterates have moved the pixels."""
+        return None
+
+    @abstractmethod
     def _check_budget(self, clean: Images, images: Images, target: Target) -> None:
-        check_legal(self, clean, images, target.bounds)
+        """Raise BudgetError where the images have spent more than the budget."""
+
+
+@dataclass(frozen=True)
+class NormAttack(AnyAttack):
+    """Base of the attacks whose budget is a norm of the difference.
+
+    Attributes:
+        norm: "linf" or "l2".
+    """
+
+    dose: ClassVar[str] = "epsilon"
+
+    norm: Literal["linf", "l2"] = field(default="linf", kw_only=True)
+
+    @override
+    def seeds(self, campaign: int) -> Seeds:
+        """The same draws for every setting of one attack and norm."""
+        cell = registry.canonical([registry.name_of(self), self.version, self.norm])
+        return Seeds(campaign=campaign, cell=cell)
+
+    @override
+    def check(self, target: Target) -> None:
+        """Refuse a target without gradients, and a budget that no input could spend.
+
+        Raises:
+            CapabilityError: the target lacks something in `needs`.
+            ConfigError: epsilon beyond the width of the bounds.
+        """
+        super().check(target)
+        epsilon, width = getattr(self, "epsilon", None), target.bounds.high - target.bounds.low
+        if self.norm == "linf" and epsilon is not None and epsilon > width:
+            raise ConfigError(
+                f"{self!r}: expected epsilon within the width {width:g} of the bounds"
+                f" {tuple(target.bounds)}, got {epsilon:g}"
+            )
+
+    @override
+    def _check_budget(self, clean: Images, images: Images, target: Target) -> None:
         if self.budget is None:
             return
         spent = float(size(images.double() - clean.double(), self.norm).max())
@@ -184,7 +214,7 @@ class AnyAttack(Perturbation):
 
 
 @dataclass(frozen=True)
-class Attack(AnyAttack):
+class Attack(NormAttack):
     """Base of the attacks with a fixed budget.
 
     Attributes:
