@@ -199,10 +199,38 @@ def test_masks_leave_one_region_per_class_that_the_score_agrees_with(perturbatio
         assert region.expected == int(reference.sum())
         total = region.decided + region.expected
         assert one.score == pytest.approx(2 * region.overlap / total if one.finite else 0, abs=1e-6)
+        wrong = total - 2 * region.overlap if one.finite else reference.numel()
+        assert (one.pixels, one.wrong_pixels) == (reference.numel(), wrong)
         if not one.finite:
             assert (region.decided, region.surface, region.found) == (0, 0, 0)
     assert outcomes[2].finite is (perturbation is not None)
 
 
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_pixels_are_counted_against_the_reference_and_the_golden_output(exclusive):
+    """Planes that do not exclude each other hold one decision per plane and pixel."""
+    draw = torch.Generator().manual_seed(1)
+    module = torch.nn.Conv2d(1, 3, kernel_size=3, padding=1).eval()
+    task = Segmentation(("a", "b", "c"), exclusive=exclusive)
+    target = palpate.wrap(module, task=task)
+    shape = (3, 6, 6) if exclusive else (3, 3, 6, 6)
+    references = torch.randint(0, 3 if exclusive else 2, shape, generator=draw)
+    names = ("s0", "s1", "s2")
+    images = torch.rand((3, 1, 6, 6), generator=draw)
+    given = Batch(images, references, names, names, ("",) * 3)
+    fault = registry.create("corruptions", "gaussian_noise", {"severity": 5})
+
+    clean, noisy = (evaluate(target, [given], perturbation=p).outcomes for p in (None, fault))
+
+    golden = target.predict(given).decisions
+    assert [o.wrong_pixels for o in clean] == (golden != references).flatten(1).sum(1).tolist()
+    assert {o.changed_pixels for o in clean} == {0}
+    assert {o.pixels for o in clean} == {36 if exclusive else 108}
+    assert any(o.changed_pixels for o in noisy)
+    for one, before in zip(noisy, clean, strict=True):  # no pixel is newly wrong unless it changed
+        assert abs(one.wrong_pixels - before.wrong_pixels) <= one.changed_pixels
+
+
 def test_labels_leave_no_regions():
-    assert all(o.regions == () for o in evaluate(probe(), [batch(2)]).outcomes)
+    outcomes = evaluate(probe(), [batch(2)]).outcomes
+    assert all((o.regions, o.pixels, o.wrong_pixels) == ((), 0, 0) for o in outcomes)

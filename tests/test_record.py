@@ -75,6 +75,20 @@ def test_runs_of_version_1_are_read_without_regions(tmp_path):
     assert columns["score"].tolist() == [1.0]
 
 
+def test_runs_of_version_2_are_read_without_counts_of_pixels(tmp_path):
+    record.write_cell(tmp_path, cell(schema_version=2), [outcome(pixels=9, wrong_pixels=4)])
+    path = tmp_path / "samples" / "k.parquet"
+    table = pq.read_table(path)
+    assert record.read_samples(path)["wrong_pixels"].tolist() == [4]
+    old = [name for name in table.column_names if "pixels" not in name and name != "prompt"]
+    pq.write_table(table.select(old), path)
+
+    columns = record.read_samples(path)
+    assert record.read_cell(tmp_path / "cells" / "k.json").schema_version == 2
+    assert columns["pixels"].tolist() == columns["changed_pixels"].tolist() == [0]
+    assert columns["prompt"].tolist() == [""]
+
+
 def test_the_same_cell_gives_the_same_bytes(tmp_path):
     images = {"sample": np.array(["a"]), "clean": np.ones((1, 2), np.float32)}
     for folder in (tmp_path / "one", tmp_path / "two"):

@@ -185,6 +185,9 @@ def _outcomes(
             status=world.status[i],
             regions=regions[i],
             prompt="" if world.batch.prompts is None else world.batch.prompts[i],
+            pixels=columns.pixels,
+            wrong_pixels=columns.wrong_pixels[i],
+            changed_pixels=columns.changed_pixels[i],
         )
         for i in range(len(clean))
     ]
@@ -244,6 +247,11 @@ class _Columns:
         self.reference = _rows(references, flat=flat)
         self.decision = _rows(decisions, flat=flat)
         self.probabilities = _rows(prediction.probabilities, flat=flat)
+
+    def _counted(self, differing: list[int]) -> list[int]:
+        """Pixels that differ, all of them where there was no decision; 0 for labels."""
+        pairs = zip(differing, self.finite, strict=True)
+        return [min(count, self.pixels) if finite else self.pixels for count, finite in pairs]
 
 
 def _rows(values: Tensor, *, flat: bool) -> list[tuple[Any, ...]]:

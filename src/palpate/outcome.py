@@ -45,6 +45,10 @@ class Outcome:
         status: whether the disturbance could act.
         regions: one per foreground class of a dense task, in the order of the classes; else empty.
         prompt: what was asked, for prompted tasks; else empty.
+        pixels: decisions of a dense task, one per pixel (per plane where planes do not exclude each
+            other); 0 elsewhere.
+        wrong_pixels: those that differ from the reference; all of them where non-finite.
+        changed_pixels: those that differ from the golden output's; all of them where non-finite.
     """
 
     sample: str
@@ -64,3 +68,6 @@ class Outcome:
     status: Status
     regions: tuple[Region, ...] = ()
     prompt: str = ""
+    pixels: int = 0
+    wrong_pixels: int = 0
+    changed_pixels: int = 0

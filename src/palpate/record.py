@@ -26,7 +26,7 @@ from palpate.errors import StoreError
 from palpate.outcome import Outcome, Status, Verdict
 
 SCHEMA_VERSION = 3
-# version 1 had no numbers per class of a mask, version 2 no prompts
+# version 1 had no numbers per class of a mask, version 2 neither prompts nor counts of pixels
 READABLE = (1, 2, SCHEMA_VERSION)
 Columns = dict[str, NDArray[Any]]
 
@@ -58,6 +58,9 @@ _SAMPLES = pa.schema(
         ("l2", pa.float32()),
         ("status", pa.string()),
         ("prompt", pa.string()),
+        ("pixels", pa.int64()),
+        ("wrong_pixels", pa.int64()),
+        ("changed_pixels", pa.int64()),
         *((f"region_{name}", pa.list_(kind)) for name, kind in _REGIONS.items()),
     ]
 )
@@ -136,17 +139,16 @@ class Record:
     def samples(self, cell: CellRecord) -> Columns:
         """Outcomes of one cell as columns, in the order of (trial, sample).
 
-        `sample`, `case`, `site`, `verdict`, `status`, `prompt` are string arrays; `trial`, `score`,
-        `last_score`, `finite`, `identical`, `linf`, `l2` are numeric; `reference`, `decision` and
-        `probabilities` are (rows, width) arrays, where a missing decision is -1 and a missing
-        probability is NaN. The `region_` columns, (rows, foreground classes), are the numbers of
-        `palpate.regions.Region` for dense tasks; elsewhere, and in runs of version 1, they have no
-        columns.
+        Names are those of `palpate.outcome.Outcome`. `reference`, `decision`, `probabilities` are
+        (rows, width) arrays, where a missing decision is -1 and a missing probability is NaN. The
+        `region_` columns, (rows, foreground classes), are the numbers of `palpate.regions.Region`
+        for dense tasks; elsewhere they have no columns. What an older version did not write is
+        empty or 0.
         """
         return read_samples(self.folder / "samples" / f"{cell.key}.parquet")
 
     def images(self, cell: CellRecord) -> dict[str, NDArray[Any]]:
-        """Worst cases of one cell: `sample`, `trial`, `clean`, `perturbed` (float32), or empty."""
+        """Worst cases of one cell, as `palpate.worst_cases` made them, or empty."""
         path = self.folder / "images" / f"{cell.key}.npz"
         if not path.exists():
             return {}
@@ -208,8 +210,9 @@ def read_samples(path: Path) -> Columns:
     columns: Columns = {}
     for name in _SAMPLES.names:
         if name not in table.column_names:  # of an older version
-            shape = (table.num_rows, 0) if name in REGION_COLUMNS else table.num_rows
-            columns[name] = np.zeros(shape, dtype=float if name in REGION_COLUMNS else str)
+            kind = _SAMPLES.field(name).type
+            shape = (table.num_rows, 0) if pa.types.is_list(kind) else table.num_rows
+            columns[name] = np.zeros(shape, dtype=str if pa.types.is_string(kind) else float)
             continue
         column = table.column(name)
         if pa.types.is_list(column.type):
