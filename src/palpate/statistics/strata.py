@@ -200,6 +200,19 @@ def sites_of(note: dict[str, Any]) -> list[dict[str, Any]]:
     return note.get("sites") or []
 
 
+def site_name(note: dict[str, Any]) -> str:
+    """Tensor, place and bit of a trial's first flip, and how many more there were."""
+    first = next(iter(sites_of(note)), {})
+    index = ", ".join(str(i) for i in first.get("index") or ())
+    flips = _flips(note)
+    more = f" and {flips - 1} more" if flips > 1 else ""
+    return f"{first.get('tensor', 'unknown')}[{index}] bit {first.get('bit', '?')}{more}"
+
+
+def _flips(note: dict[str, Any]) -> int:
+    return int(note.get("flips", len(sites_of(note))))
+
+
 def _trials(cell: CellRecord, rows: Rows) -> Iterator[WorstFault]:
     trial = rows["trial"]
     count = np.maximum(np.bincount(trial, minlength=cell.trials), 1)
@@ -212,17 +225,14 @@ def _trials(cell: CellRecord, rows: Rows) -> Iterator[WorstFault]:
     for number, note in enumerate(cell.notes):
         sites = sites_of(note)
         first = sites[0] if sites else {}
-        index = ", ".join(str(i) for i in first.get("index") or ())
-        flips = int(note.get("flips", len(sites)))
-        more = f" and {flips - 1} more" if flips > 1 else ""
         yield WorstFault(
             target=label(cell),
             perturbation=cell.perturbation,
             setting=registry.canonical(cell.setting),
             trial=number,
-            site=f"{first.get('tensor', 'unknown')}[{index}] bit {first.get('bit', '?')}{more}",
+            site=site_name(note),
             field=_name(note, "field"),
-            flips=flips,
+            flips=_flips(note),
             before=_number(first.get("before")),
             after=_number(first.get("after")),
             **{name: float(values[number]) for name, values in mean.items()},
