@@ -10,6 +10,7 @@ from palpate.record import Record
 from palpate.report import figures, tables, words
 from palpate.report._template import write_page
 from palpate.report.appendix import glossary, not_tested, provenance
+from palpate.report.evidence import evidence
 from palpate.report.fault_view import fault_views
 from palpate.report.gallery import gallery
 from palpate.report.headline import MEANINGS, Evidence, chance_level, verdict
@@ -89,6 +90,7 @@ def _content(record: Record) -> dict[str, Any]:
         "has_critical": any(view.critical for view in views),
         "upsets": upsets(record),
         "not_tested": not_tested(record),
+        "evidence": evidence(record, summary=summary, checks=checked),
         "failed": [c for c in record.cells if c.status != "ok"],
         "missing": record.missing,
         "numbers": _numbers(summary),
