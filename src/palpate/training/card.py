@@ -30,9 +30,14 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def data_digest(splits: Mapping[str, Examples]) -> str:
-    """SHA-256 over the images and labels of every split."""
+    """SHA-256 over the images, labels and questions of every split."""
     return tensors_digest(
-        {f"{name}.{f}": t for name, s in splits.items() for f, t in s._asdict().items()}
+        {
+            f"{name}.{f}": t
+            for name, s in splits.items()
+            for f, t in s._asdict().items()
+            if t is not None
+        }
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from palpate.errors import ConfigError, DataError
 from palpate.seeds import Seeds
 from palpate.training.augment import augmented
+from palpate.training.descent import make_optimiser, rate_at
 from palpate.training.masks import MaskLoss, are_masks, mask_scores
 from palpate.training.recipe import Recipe
 from palpate.training.scores import normalise, predict, scores
@@ -28,10 +29,18 @@ Epoch = dict[str, float]
 
 
 class Examples(NamedTuple):
-    """Images (n, channel, height, width), uint8, and their classes (n,), int64, or masks, uint8."""
+    """What is learned from.
+
+    Attributes:
+        images: (n, channel, height, width), uint8.
+        labels: classes (n,), int64, or masks, uint8.
+        tokens: (n, wordings, token) for networks that are asked a question; one wording is drawn
+            per image and epoch, and the first is the one that is scored.
+    """
 
     images: Tensor
     labels: Tensor
+    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,8 @@ def fit(
     """Train `model` in place and return the weights of the best epoch by validation.
 
     Args:
-        model: Images (batch, channel, height, width) in, logits (batch, class) or planes out,
-            on the device where it is to be trained.
+        model: Images (batch, channel, height, width), and tokens (batch, token) where the examples
+            have them, in; logits (batch, class) or planes out; on the device of the training.
         recipe: Everything that decides the result; `dataset`, `target`, `output` and `threads` are
             not looked at.
         train: Examples to learn from.
@@ -101,7 +110,7 @@ def fit(
     """
     for name, examples in (("train", train), ("validation", validation)):
         _check(examples, name=name)
-    optimiser = _optimiser(model, recipe)
+    optimiser = make_optimiser(model, recipe)
     average = copy.deepcopy(model) if recipe.ema else model
     kept = _Progress({}, {}, {}, {}, 0, [])
     if state_file is not None and state_file.exists():
@@ -125,7 +134,7 @@ def fit(
 
 
 def _check(examples: Examples, *, name: str) -> None:
-    images, labels = examples
+    images, labels, _ = examples
     masks = are_masks(labels) and labels.shape[-2:] == images.shape[-2:]
     kind = torch.uint8 if masks else torch.int64
     fits = images.ndim == 4 and len(images) == len(labels) > 0 and (masks or labels.ndim == 1)
@@ -137,35 +146,6 @@ def _check(examples: Examples, *, name: str) -> None:
         )
 
 
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    # `no_weight_decay` is timm's convention for models that exclude some of their parameters.
-    excluded: set[str] = getattr(model, "no_weight_decay", set)()
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        (free if parameter.ndim < 2 or name in excluded else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, recipe.learning_rate)
-
-
-def _rate(recipe: Recipe, done: float) -> float:
-    """Learning rate after `done` epochs, which may be a fraction."""
-    if done < recipe.warmup_epochs:
-        return recipe.learning_rate * done / recipe.warmup_epochs
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    if recipe.schedule == "steps":
-        falls = sum(done > recipe.epochs * share for share in (0.5, 0.75))
-        return recipe.learning_rate * 0.1**falls
-    share = (done - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
-    return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
-
-
 def _batches(recipe: Recipe, train: Examples, seed: int) -> Iterator[Examples]:
     """Augmented float images in [0, 1] and labels, in random order."""
     generator = torch.Generator().manual_seed(seed)
@@ -174,11 +154,20 @@ def _batches(recipe: Recipe, train: Examples, seed: int) -> Iterator[Examples]:
     for chosen in order.tensor_split(math.ceil(count / recipe.batch_size)):
         images, labels = train.images[chosen] / 255, train.labels[chosen]
         if are_masks(labels):
-            yield Examples(*augmented(images, labels, recipe.augmentation, generator))
+            changed = augmented(images, labels, recipe.augmentation, generator)
+            yield Examples(*changed, _asked(train.tokens, chosen, generator))
             continue
         for augmentation in recipe.augmentation:
             images = augmentation(images, generator)
         yield Examples(images, labels)
+
+
+def _asked(tokens: Tensor | None, chosen: Tensor, generator: torch.Generator) -> Tensor | None:
+    """One wording for each of some images."""
+    if tokens is None:
+        return None
+    wording = torch.randint(tokens.shape[1], (len(chosen),), generator=generator)
+    return tokens[chosen, wording]
 
 
 def _criterion(recipe: Recipe, labels: Tensor, device: torch.device) -> nn.Module | MaskLoss:
@@ -209,12 +198,13 @@ def _train_epoch(
     total, rate = 0.0, 0.0
     model.train()
     with seeded(recipe, "epoch", trial=epoch) as seed:
-        for index, (images, labels) in enumerate(_batches(recipe, train, seed)):
+        for index, (images, labels, tokens) in enumerate(_batches(recipe, train, seed)):
             step = (epoch - 1) * per_epoch + index + 1
-            rate = _rate(recipe, step / per_epoch)
+            rate = rate_at(recipe, step / per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            logits = model(normalise(images.to(device), mean, std))
+            asked = () if tokens is None else (tokens.to(device),)
+            logits = model(normalise(images.to(device), mean, std), *asked)
             loss = criterion(logits, labels.to(device).long())
             optimiser.zero_grad()
             loss.backward()
@@ -247,7 +237,7 @@ def _move_average(average: nn.Module, model: nn.Module, *, decay: float) -> None
 def _validate(
     model: nn.Module, validation: Examples, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Epoch:
-    logits = predict(model, validation.images, mean=mean, std=std)
+    logits = predict(model, validation.images, mean=mean, std=std, tokens=validation.tokens)
     if are_masks(validation.labels):
         found, shown = mask_scores(logits, validation.labels), ("loss", "dice")
     else:

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from palpate import config
 from palpate.datasets.base import Samples
 from palpate.errors import ConfigError
-from palpate.targets.base import TargetSource
+from palpate.targets.base import TargetSource, Tokenizer
 from palpate.training.fit import Epoch, Examples
 from palpate.training.recipe import Recipe, load_recipe
 from palpate.training.train import train
-from palpate.types import Classification, Segmentation
+from palpate.types import Classification, PromptedSegmentation, Segmentation
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
@@ -50,14 +50,14 @@ def train_recipe(
         for name, split in _SPLITS.items()
     }
     task = samples["train"].task
-    if not isinstance(task, Classification | Segmentation):
+    if not isinstance(task, Classification | Segmentation | PromptedSegmentation):
         raise ConfigError(
             f"{path.name}: expected a classification or segmentation dataset, got {task!r}"
         )
     if not isinstance(task, source.serves):
         raise ConfigError(f"{path.name}: no {recipe.target['name']} target for {task!r}")
     recipe = _named(recipe, source, samples["train"])
-    splits = {name: _examples(part, say) for name, part in samples.items()}
+    splits = {name: _examples(part, source.tokenizer(), say) for name, part in samples.items()}
     channels = splits["train"].images.shape[1]
 
     def build() -> nn.Module:
@@ -93,15 +93,26 @@ def _named(recipe: Recipe, source: TargetSource, samples: Samples) -> Recipe:
     return recipe.model_copy(update={"output": stem})
 
 
-def _examples(samples: Samples, say: Callable[[str], None]) -> Examples:
+def _examples(
+    samples: Samples, tokenizer: Tokenizer | None, say: Callable[[str], None]
+) -> Examples:
     images = samples.read(range(len(samples)))
     if images.dtype != np.uint8:
         say(f"{samples.label}: {images.dtype} images are rounded to 8 bits for training")
         low, high = samples.bounds
         images = ((images - low) / (high - low) * 255).round().astype(np.uint8)
     references = samples.references[list(range(len(samples)))]
-    kind = np.uint8 if isinstance(samples.task, Segmentation) else np.int64
-    return Examples(torch.from_numpy(images), torch.from_numpy(references.astype(kind)))
+    kind = np.int64 if isinstance(samples.task, Classification) else np.uint8
+    labels = torch.from_numpy(references.astype(kind))
+    return Examples(torch.from_numpy(images), labels, _tokens(samples, tokenizer))
+
+
+def _tokens(samples: Samples, tokenizer: Tokenizer | None) -> Tensor | None:
+    """Of the audit's question first, then of every other wording, (n, wordings, token)."""
+    if samples.prompts is None or tokenizer is None:
+        return None
+    asked = [samples.prompts, *samples.wordings.values()]
+    return torch.stack([tokenizer(texts) for texts in asked], dim=1)
 
 
 def _clean(card: dict[str, Any]) -> list[str]:

@@ -18,17 +18,24 @@ def predict(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     batch_size: int = 256,
+    tokens: Tensor | None = None,
 ) -> Tensor:
     """Logits (n, classes) on the CPU of uint8 images (n, channel, height, width).
+
+    Of `tokens` (n, wordings, token) each image is asked the first wording.
 
     The model is put in evaluation mode for the call and left in the mode that it was in.
     """
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    batches = (normalise(part.to(device) / 255, mean, std) for part in images.split(batch_size))
-    logits = torch.cat([model(batch).cpu() for batch in batches])
+    found: list[Tensor] = []
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        asked = () if tokens is None else (tokens[part, 0].to(device),)
+        batch = normalise(images[part].to(device) / 255, mean, std)
+        found.append(model(batch, *asked).cpu())
     model.train(training)
-    return logits
+    return torch.cat(found)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

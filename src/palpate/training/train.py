@@ -107,7 +107,7 @@ def train(
         fitted = replace(fitted, state=_stored(fitted.state, recipe.storage))
         model.load_state_dict(fitted.state)
         logits = {
-            name: predict(model, split.images, mean=mean, std=std)
+            name: predict(model, split.images, mean=mean, std=std, tokens=split.tokens)
             for name, split in splits.items()
             if name != "train"
         }
