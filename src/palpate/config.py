@@ -63,6 +63,9 @@ class AuditConfig(BaseModel):
         memory_errors: rates that turn shares of critical bits into failures per year.
         storage: `float32` scores perturbed images as computed; `uint8` puts them on the 8-bit grid
             of the bounds first, as a file would hold them, rounding towards the clean image.
+        probes: look at every model before its numbers are believed (same input twice, random
+            points, one step against many, no limit, no gradients, another model's attack): the
+            audit's checks on itself need it. Seconds per model; false saves them.
         gallery: worst cases kept per cell for the report.
         batch_size: samples per forward pass; no effect on results beyond rounding.
     """
@@ -79,6 +82,7 @@ class AuditConfig(BaseModel):
     statistics: StatisticsConfig = StatisticsConfig()
     memory_errors: MemoryErrors = MemoryErrors()
     storage: Literal["float32", "uint8"] = "float32"
+    probes: bool = True
     gallery: int = Field(default=4, ge=0)
     batch_size: int = Field(default=64, ge=1)
 

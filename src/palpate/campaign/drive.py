@@ -7,6 +7,7 @@ from pathlib import Path
 
 from palpate.campaign.engine import Engines, Finished
 from palpate.campaign.plan import Audit, Cell, Plan, make_plan
+from palpate.campaign.probe import run_probes
 from palpate.campaign.store import is_done, open_run
 from palpate.campaign.worker import Worker
 from palpate.record import Record
@@ -64,6 +65,7 @@ def drive(
     tell = watch or _ignore
     done, total = len(once) - len(waiting), len(once)
     tell(Progress(done, total))
+    run_probes(audit, plan.probes, folder)
     for finished in chosen.run(waiting, Worker(audit, folder), workers=workers):
         done += 1
         tell(Progress(done, total, finished))

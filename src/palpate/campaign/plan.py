@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from palpate import config as configuration
 from palpate import registry
@@ -14,6 +14,8 @@ from palpate.errors import CapabilityError
 from palpate.perturbation import Perturbation
 from palpate.record import SCHEMA_VERSION
 from palpate.targets.base import Target
+
+PROBE_VERSION: Final = 1  # raised when a probe would give other numbers
 
 Placed = tuple[str, Perturbation]
 """A perturbation with the name of its family."""
@@ -65,11 +67,29 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A short look at one target behind one defence, for the audit's checks on itself.
+
+    Attributes:
+        key: SHA-256 of the canonical JSON of all that determines the result.
+        target: position in `Audit.targets`.
+        defence: spec; `{"name": "none"}` for the bare target.
+        entry: target, defence and dataset in words, as the manifest carries them.
+    """
+
+    key: str
+    target: int
+    defence: Spec
+    entry: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Plan:
     """All cells in running order.
 
     Attributes:
         cells: grouped by target, the clean cell first.
+        probes: one per target and defence.
         not_testable: what was asked but cannot run, with the reason.
         identity: hash that two runs of the same audit share.
         data_digest: of the samples.
@@ -77,6 +97,7 @@ class Plan:
     """
 
     cells: tuple[Cell, ...]
+    probes: tuple[Probe, ...]
     not_testable: tuple[dict[str, Any], ...]
     identity: str
     data_digest: str
@@ -153,7 +174,19 @@ def make_plan(audit: Audit) -> Plan:
                     cells.append(cell)
     shown = audit.config.model_dump(include={"metrics", "statistics", "memory_errors"}, mode="json")
     identity = _sha([*([c.key, c.entry["target"], c.entry["defence"]] for c in cells), shown])
-    return Plan(tuple(cells), tuple(refused), identity, data_digest, tuple(digests))
+    probes = _probes(audit, [c for c in cells if c.perturbation is None])
+    return Plan(tuple(cells), probes, tuple(refused), identity, data_digest, tuple(digests))
+
+
+def _probes(audit: Audit, clean: Sequence[Cell]) -> tuple[Probe, ...]:
+    """One per clean cell; it may attack from any other model, so it hangs on all of them."""
+    attacks = [registry.describe(c) for family, c in audit.perturbations if family == "attacks"]
+    shared = [PROBE_VERSION, [c.key for c in clean], attacks]
+    words = ("target", "defence", "dataset")
+    return tuple(
+        Probe(_sha([c.key, shared]), c.target, c.defence, {w: c.entry[w] for w in words})
+        for c in clean
+    )
 
 
 def protect(audit: Audit, target: Target, defence: Spec) -> Target:

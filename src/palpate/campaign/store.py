@@ -85,6 +85,7 @@ def _manifest(audit: Audit, plan: Plan, *, command: str) -> dict[str, Any]:
             for target, digest, source in targets
         ],
         "plan": [{"key": cell.key, **cell.entry} for cell in plan.cells],
+        "probes": [{"key": probe.key, **probe.entry} for probe in plan.probes],
         "not_testable": list(plan.not_testable),
         "environment": {
             "python": sys.version.split()[0],
