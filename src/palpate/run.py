@@ -83,5 +83,21 @@ class Run:
             return judge(self.record, load_gates(Path(gates)))
         return judge(self.record, parse_gates({"gates": list(gates)}))
 
+    def to_pandas(self) -> Any:
+        """The summary's rows as a `pandas.DataFrame`.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        return self.summary().to_pandas()
+
+    def to_arrow(self) -> Any:
+        """The summary's rows as a `pyarrow.Table`."""
+        return self.summary().to_arrow()
+
     def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
+        from palpate.statistics.checks import checks
+        from palpate.statistics.notebook import run_html
+
+        summary = self.summary()
+        return run_html(self.record, summary, checks(self.record, summary=summary))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+from typing_extensions import override
 
 from palpate import registry
 from palpate.errors import ConfigError
@@ -26,6 +27,7 @@ from palpate.statistics._check import named
 from palpate.statistics._match import Apart, matched
 from palpate.statistics.cells import Cells, design_of
 from palpate.statistics.estimate import Estimate
+from palpate.statistics.notebook import comparison_html
 from palpate.statistics.origin import origin
 from palpate.statistics.paired import difference, label, scores, shared, sign_test
 from palpate.statistics.summary import measure
@@ -58,6 +60,10 @@ class Comparison(Table[Change]):
             and all(row.verdict in GOOD for row in self.rows)
             and not any(apart.unfinished for apart in self.apart)
         )
+
+    @override
+    def _repr_html_(self) -> str:
+        return comparison_html(self)
 
 
 def compare(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from palpate import registry
 from palpate.metrics._masks import by_class, has_regions
@@ -23,6 +24,7 @@ from palpate.statistics.cells import (
 )
 from palpate.statistics.estimate import Estimate, undefined
 from palpate.statistics.measure import estimate, reweighted, stratified, widened
+from palpate.statistics.notebook import summary_html
 from palpate.statistics.table import Table
 
 CHOSEN = "chosen faults"
@@ -77,6 +79,10 @@ class Summary(Table[Row]):
     """
 
     confidence: float = 0.95
+
+    @override
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
 
 def summarise(record: Record) -> Summary:

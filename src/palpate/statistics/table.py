@@ -1,13 +1,13 @@
 """Rows of one kind, with the ways out that a notebook, a script and a shell want."""
 
 import dataclasses
-import html
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from palpate.errors import ConfigError
+from palpate.statistics._html import LIMIT, number, table
 
 RowT = TypeVar("RowT")
 
@@ -65,22 +65,26 @@ class Table(Generic[RowT]):
 
     def _repr_html_(self) -> str:
         dicts = self.to_dicts()
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in (dicts[0] if dicts else ()))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{_text(value)}</td>" for value in row.values()) + "</tr>"
-            for row in dicts
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        rows = [[_text(value) for value in row.values()] for row in dicts[:LIMIT]]
+        head = [name.replace("_", " ") for name in (dicts[0] if dicts else ())]
+        return table(head, rows, caption=f"{len(self)} rows", left_out=len(self) - len(rows))
 
 
 def _arrow_type(hint: Any) -> Any:
-    """Arrow's type for a number or a text that may be None; None lets Arrow infer."""
+    """Arrow's type of a number, a text or a list of either; None lets Arrow infer."""
+    import pyarrow as pa
+
+    if typing.get_origin(hint) is tuple:
+        inner = _arrow_type(typing.get_args(hint)[0])
+        return None if inner is None else pa.list_(inner)
     kinds = [k for k in typing.get_args(hint) or (hint,) if k is not type(None)]
-    names: dict[Any, str] = {str: "string", int: "int64", float: "float64", bool: "bool"}
+    names = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     return names.get(kinds[0]) if len(kinds) == 1 else None
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.3f}"
-    return "" if value is None else html.escape(str(value))
+        return number(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
+    return "" if value is None else str(value)
