@@ -245,8 +245,12 @@ class TargetSource(ABC):
         """How many logits or planes the network gives for a task: one per class by default."""
         return len(task.classes)
 
-    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def own_state(self, state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:  # noqa: ARG002
         """The tensors of a checkpoint under the names that the built network has for them."""
+        return state
+
+    def kept_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Those of a trained network's tensors that a checkpoint has to hold."""
         return state
 
     def tokenizer(self) -> Tokenizer | None:
@@ -270,7 +274,7 @@ class TargetSource(ABC):
         module = self.build(classes=self.outputs(task), channels=channels)
         if self.weights is not None:
             state = load_state(self.weights, allow_pickle=self.allow_pickle)
-            fit_state(module, self.own_state(state), self.weights)
+            fit_state(module, self.own_state(state, module), self.weights)
         return Target(
             module=module.eval(),
             task=task,

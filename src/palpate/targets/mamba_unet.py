@@ -32,7 +32,7 @@ class MambaUnet(TargetSource):
         return mamba_unet(self.variant, num_classes=classes, in_chans=channels)
 
     @override
-    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def own_state(self, state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
         from palpate.models.mamba_unet import official_state
 
         return official_state(state)

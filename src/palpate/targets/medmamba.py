@@ -31,7 +31,7 @@ class Medmamba(TargetSource):
         return medmamba(self.variant, num_classes=classes, in_chans=channels)
 
     @override
-    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def own_state(self, state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
         from palpate.models.medmamba import official_state
 
         return official_state(state)

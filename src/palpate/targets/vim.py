@@ -40,7 +40,7 @@ class Vim(TargetSource):
             raise TargetError(f"image_size: {error}") from None
 
     @override
-    def own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def own_state(self, state: Mapping[str, Tensor], module: nn.Module) -> Mapping[str, Tensor]:
         from palpate.models.vim import official_state
 
         return official_state(state)
