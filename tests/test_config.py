@@ -40,6 +40,7 @@ def test_a_list_that_fits_its_field_is_a_value():
         ({"perturbations": []}, ConfigError, "perturbations: .*at least 1"),
         ({"targets": [{"weights": "x"}]}, ConfigError, "targets: .*expected a 'name'"),
         ({"schema_version": 2}, ConfigError, "schema_version: .*got 2"),
+        ({"storage": "tiff"}, ConfigError, "storage: expected one of .*got 'tiff'"),
         ({"seed": "many"}, ConfigError, "seed: .*got 'many'"),
         ({"statistics": {"confidence": 95}}, ConfigError, "statistics.confidence: .*got 95"),
         ({"metrics": ["acuracy"]}, UnknownComponent, "'acuracy'; did you mean 'accuracy'"),
@@ -50,6 +51,13 @@ def test_a_list_that_fits_its_field_is_a_value():
 def test_mistakes_are_named(change, kind, message):
     with pytest.raises(kind, match=message):
         config.parse({**GOOD, **change})
+
+
+def test_storage_is_kept_in_its_short_form():
+    said = config.parse({**GOOD, "storage": {"format": "jpeg", "quality": 90}})
+
+    assert said.storage == "jpeg:90"
+    assert config.AuditConfig.model_validate_json(said.model_dump_json()) == said
 
 
 def test_a_key_given_twice_is_refused(tmp_path):

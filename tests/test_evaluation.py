@@ -5,7 +5,8 @@ from torch import nn
 import palpate
 from palpate import registry
 from palpate.contracts.oracles import batch, probe
-from palpate.evaluation import evaluate, on_grid
+from palpate.evaluation import evaluate
+from palpate.filing import on_grid
 from palpate.outcome import Status, Verdict
 from palpate.scoring import scores
 from palpate.types import Batch, Bounds, Prediction, Segmentation

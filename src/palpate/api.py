@@ -102,7 +102,8 @@ def audit(
         seed: root of every random number.
         metrics: names; the task's usual ones by default.
         confidence: level of the intervals.
-        storage: "float32", or "uint8" to judge images as an 8-bit file would hold them.
+        storage: how images are stored before they are judged: "float32" for as computed, "uint8",
+            "png" or "jpeg:90"; see `palpate.storage.Storage`.
         batch_size: samples per forward pass.
         watch: called after every cell.
 

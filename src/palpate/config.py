@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from palpate import registry
 from palpate.errors import ConfigError, UnknownComponent, nearest
+from palpate.storage import Storage
 
 Spec = dict[str, Any]
 NO_DEFENCE: Spec = {"name": "none"}  # the bare target; not a component
@@ -61,8 +62,11 @@ class AuditConfig(BaseModel):
         metrics: names; empty for the task's usual ones.
         statistics: confidence level and resamples.
         memory_errors: rates that turn shares of critical bits into failures per year.
-        storage: `float32` scores perturbed images as computed; `uint8` puts them on the 8-bit grid
-            of the bounds first, as a file would hold them, rounding towards the clean image.
+        storage: how images are stored before they are judged: `float32` as computed; `uint8` on the
+            8-bit grid of the bounds, changes rounded towards the clean image; `png` the same grid,
+            rounded to the nearest; `jpeg:90` through a real JPEG file, or `{format: jpeg, quality:
+            90, originals: false}`, which leaves the clean images as they were loaded. An attack
+            does not know of it; behind the defence `{name: input_filter, kind: jpeg}` it does.
         probes: look at every model before its numbers are believed (same input twice, random
             points, one step against many, no limit, no gradients, another model's attack): the
             audit's checks on itself need it. Seconds per model; false saves them.
@@ -81,7 +85,7 @@ class AuditConfig(BaseModel):
     metrics: tuple[str, ...] = ()
     statistics: StatisticsConfig = StatisticsConfig()
     memory_errors: MemoryErrors = MemoryErrors()
-    storage: Literal["float32", "uint8"] = "float32"
+    storage: str = "float32"
     probes: bool = True
     gallery: int = Field(default=4, ge=0)
     batch_size: int = Field(default=64, ge=1)
@@ -92,6 +96,11 @@ class AuditConfig(BaseModel):
         return _as_spec(value)
 
     @field_validator("targets", "defences", "perturbations", mode="before")
+    @field_validator("storage", mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> str:
+        return str(Storage.parse(value))
+
     @classmethod
     def _all_named(cls, value: Any) -> Any:
         return [_as_spec(v) for v in value] if isinstance(value, list | tuple) else value  # pyright: ignore
@@ -126,6 +135,8 @@ def parse(data: Any, *, where: str = "audit") -> AuditConfig:
     try:
         config = AuditConfig.model_validate(data)
     except ValidationError as error:
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None

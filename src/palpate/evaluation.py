@@ -15,12 +15,14 @@ from torch import Tensor
 
 from palpate.attacks._projection import size
 from palpate.errors import ContractError
+from palpate.filing import filed, refiled
 from palpate.outcome import Outcome, Status, Verdict
 from palpate.perturbation import Perturbation, World
 from palpate.regions import Region, compare, lost
 from palpate.scoring import planes, scores
+from palpate.storage import Storage
 from palpate.targets.base import Target
-from palpate.types import Batch, Bounds, Images, Prediction
+from palpate.types import Batch, Images, Prediction
 from palpate.worst_cases import Pictures, WorstCases
 
 
@@ -45,7 +47,7 @@ def evaluate(
     *,
     perturbation: Perturbation | None = None,
     seed: int = 0,
-    storage: str = "float32",
+    storage: str | Storage = "float32",
     gallery: int = 0,
     study: Batch | None = None,
 ) -> Evaluation:
@@ -56,15 +58,17 @@ def evaluate(
         batches: samples in order; a fault campaign that stops by itself reads them several times.
         perturbation: None for the clean cell.
         seed: campaign seed; every draw hangs on it, the perturbation and the sample ids.
-        storage: "float32", or "uint8" to judge every image as an 8-bit file would hold it; a
-            change is rounded towards the clean image, so that no budget is overspent.
+        storage: how images are stored before they are judged, such as "uint8" or "jpeg:90"; see
+            `Storage`.
         gallery: how many worst cases to keep as images.
         study: samples that a search may look at before it meets any batch; the same whatever the
             batch size.
 
     Raises:
         ContractError: the perturbation broke a guarantee of its family.
+        CapabilityError: images that such a file cannot hold.
     """
+    storage = Storage.parse(storage)
     kept = WorstCases(gallery)
     outcomes: list[Outcome] = []
     notes: dict[int, dict[str, Any]] = {}
@@ -74,12 +78,10 @@ def evaluate(
     while True:
         for batch in batches:
             images = batch.images.to(target.device)
-            clean = batch.with_images(
-                images if storage == "float32" else on_grid(images, target.bounds)
-            )
+            clean = batch.with_images(filed(images, storage, target.bounds))
             known: _Regions | None = None
             for trial, golden, entered in _worlds(target, clean, entering, seed):
-                world = entered if storage == "float32" else _stored(entered, clean.images)
+                world = _stored(entered, clean.images, storage)
                 known = known or _Regions(golden, clean.references.to(golden.logits.device))
                 prediction = world.target.predict(world.batch)
                 found = _outcomes(clean, (golden, prediction), world, trial, known=known)
@@ -112,39 +114,19 @@ def _worlds(
                 yield trial, golden, world
 
 
-def _stored(world: World, clean: Images) -> World:
-    if world.batch.images is clean:
+def _stored(world: World, clean: Images, storage: Storage) -> World:
+    if storage.format == "float32" or world.batch.images is clean:
         return world  # a fault in the model: nothing new to store, nothing for the gallery
     bounds = world.target.bounds
-    images = on_grid(world.batch.images, bounds, clean=clean)
+    images = refiled(world.batch.images, storage, bounds, clean=clean)
     if world.last is None:
         return world._replace(batch=world.batch.with_images(images))
     # an attack that storage undoes has not attacked, whatever it did before
     same = (images == clean).flatten(1).all(dim=1).tolist()
     undone = zip(world.status, same, strict=True)
     status = tuple(Status.NO_MOVE if s and old is Status.OK else old for old, s in undone)
-    last = on_grid(world.last, bounds, clean=clean)
+    last = refiled(world.last, storage, bounds, clean=clean)
     return world._replace(batch=world.batch.with_images(images), last=last, status=status)
-
-
-def on_grid(images: Images, bounds: Bounds, *, clean: Images | None = None) -> Images:
-    """Put images on the 256 grey levels between the bounds, as an 8-bit file holds them.
-
-    Args:
-        images: within the bounds.
-        bounds: legal range.
-        clean: images on the grid to round towards; to the nearest level without.
-    """
-    low, width = bounds.low, bounds.high - bounds.low
-    levels = (images - low) / width * 255
-    if clean is None:
-        whole = levels.round()
-    else:
-        start = ((clean - low) / width * 255).round()
-        # a thousandth of a level is rounding, not a change that was not made
-        change = levels - start
-        whole = start + (change + 1e-3 * change.sign()).trunc()
-    return (whole / 255 * width + low).clamp(*bounds)
 
 
 def _outcomes(

@@ -20,6 +20,10 @@ def test_storage_is_stated(maker):
     maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
     maker.storage = "uint8"
     assert "rounded to the 8-bit grid" in dict(provenance(maker.write()))["storage"]
+    maker.storage = "jpeg:90:changed"
+    said = dict(provenance(maker.write()))["storage"]
+    assert "JPEG files of quality 90, clean images as loaded" in said
+    assert "may exceed an attack's budget" in said
 
 
 def test_every_metric_has_a_definition():

@@ -98,6 +98,16 @@ def test_rounding_to_8_bits_may_spend_half_a_grey_level(clean):
     assert status(clean.write(), "perturbation within the budget") == {"pass"}
 
 
+def test_a_jpeg_file_may_move_pixels_further_and_that_is_said(clean):
+    clean.storage = "jpeg:75"
+    rows = [clean.outcome(i, right=True, linf=0.05) for i in range(40)]
+    clean.cell("mamba", "attacks", "fgsm", setting={"epsilon": 0.01, "norm": "linf"}, outcomes=rows)
+    record = clean.write()
+    assert status(record, "perturbation within the budget") == {"not run"}
+    [said] = [c for c in checks(record) if c.check == "perturbation within the budget"]
+    assert "recorded linf up to 0.05, the largest epsilon is 0.01" in said.evidence
+
+
 def test_robust_accuracy_that_rises_with_epsilon_fails(clean):
     attack(clean, "fgsm", 0.01, lambda i: i < 10)
     attack(clean, "fgsm", 0.02, lambda i: i < 30)

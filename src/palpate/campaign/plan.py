@@ -11,8 +11,10 @@ from palpate import registry
 from palpate.config import NO_DEFENCE, AuditConfig, Spec
 from palpate.datasets.base import Samples
 from palpate.errors import CapabilityError
+from palpate.filing import check_storage
 from palpate.perturbation import Perturbation
 from palpate.record import SCHEMA_VERSION
+from palpate.storage import Storage
 from palpate.targets.base import Target
 
 PROBE_VERSION: Final = 1  # raised when a probe would give other numbers
@@ -150,13 +152,15 @@ def make_plan(audit: Audit) -> Plan:
     """Name every cell, and refuse what cannot run before compute is spent.
 
     Raises:
-        UsageError: bad pixels, a budget beyond the bounds, a model not fit to be audited.
+        UsageError: bad pixels, a budget beyond the bounds, a model not fit to be audited, images
+            that a file of the asked format cannot hold.
     """
     data_digest = audit.samples.digest()
     first = audit.samples.batch(range(min(len(audit.samples), audit.config.batch_size)))
     cells: list[Cell] = []
     refused: list[dict[str, Any]] = []
     digests: list[str] = []
+    check_storage(Storage.parse(audit.config.storage), first.images)
     for index, target in enumerate(audit.targets):
         target.preflight(first)
         digest = target.digest()

@@ -8,6 +8,7 @@ import orjson
 from palpate import registry
 from palpate.record import Record
 from palpate.report import words
+from palpate.storage import Storage
 
 _OUT_OF_SCOPE: Final = (
     ("data poisoning and backdoors", "happen during training, which this audit does not see"),
@@ -74,18 +75,13 @@ def provenance(record: Record) -> list[tuple[str, str]]:
     """Name and value of everything that made these numbers."""
     manifest = record.manifest
     config, data, env = manifest["config"], manifest["dataset"], manifest.get("environment") or {}
-    storage = config.get("storage", "float32")
-    stored = {
-        "float32": "perturbed images judged as computed (float32), not re-quantised",
-        "uint8": "perturbed images rounded to the 8-bit grid before they were judged",
-    }
     return [
         ("command", str(manifest.get("command", ""))),
         ("created", str(manifest.get("created", ""))),
         ("Palpate", str(manifest.get("palpate", ""))),
         ("audit identity", str(manifest.get("identity", ""))),
         ("seed", str(config.get("seed", ""))),
-        ("storage", stored.get(storage, str(storage))),
+        ("storage", Storage.parse(config.get("storage", "float32")).words),
         ("dataset", f"{data['label']}, SHA-256 {data.get('digest', 'unknown')}"),
         ("licence of the data", str(data.get("licence") or "not stated")),
         ("attribution", str(data.get("attribution") or "not stated")),
