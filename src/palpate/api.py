@@ -85,7 +85,7 @@ def audit(
     store: str | Path,
     defences: Sequence[Spec] = (NO_DEFENCE,),
     seed: int = 0,
-    metrics: Sequence[str] = (),
+    metrics: Sequence[str | Spec] = (),
     confidence: float = 0.95,
     storage: str = "float32",
     batch_size: int = 64,
@@ -100,7 +100,7 @@ def audit(
         store: run directory.
         defences: specs; `{"name": "none"}` is the bare target.
         seed: root of every random number.
-        metrics: names; the task's usual ones by default.
+        metrics: names, or `{"name": ..., parameters}`; the task's usual ones by default.
         confidence: level of the intervals.
         storage: how images are stored before they are judged: "float32" for as computed, "uint8",
             "png" or "jpeg:90"; see `palpate.storage.Storage`.

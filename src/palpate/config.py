@@ -59,7 +59,8 @@ class AuditConfig(BaseModel):
         targets: one spec per model.
         defences: names or specs; `none` is the bare target.
         perturbations: specs; a list as a parameter's value is a sweep.
-        metrics: names; empty for the task's usual ones.
+        metrics: names or specs, such as `{name: dice_below, bar: [0.3, 0.7]}`; empty for the task's
+            usual ones.
         statistics: confidence level and resamples.
         memory_errors: rates that turn shares of critical bits into failures per year.
         storage: how images are stored before they are judged: `float32` as computed; `uint8` on the
@@ -82,7 +83,7 @@ class AuditConfig(BaseModel):
     targets: tuple[Spec, ...] = Field(min_length=1)
     defences: tuple[Spec, ...] = (NO_DEFENCE,)
     perturbations: tuple[Spec, ...] = Field(min_length=1)
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[str | Spec, ...] = ()
     statistics: StatisticsConfig = StatisticsConfig()
     memory_errors: MemoryErrors = MemoryErrors()
     storage: str = "float32"
@@ -218,8 +219,12 @@ def check_defences_and_metrics(config: AuditConfig) -> None:
     for spec in config.defences:
         if spec != NO_DEFENCE:
             build("defences", spec)
-    for name in config.metrics:
-        registry.load("metrics", name)
+    for metric in config.metrics:
+        spec = {"name": metric} if isinstance(metric, str) else metric
+        if "name" not in spec:
+            raise ConfigError(f"metrics: expected a 'name', got {metric!r}")
+        for one in sweep("metrics", spec):
+            build("metrics", one)
 
 
 def _check_components(config: AuditConfig, where: str) -> None:

@@ -74,18 +74,35 @@ def mask_rows():
     """Rows of a dense cell from boolean masks (rows, classes, height, width), and the value."""
     from palpate.regions import compare, lost
 
-    def make(decided, expected, *, finite=None):
-        count = len(decided)
-        finite = np.ones(count, dtype=bool) if finite is None else np.asarray(finite)
+    names = ("overlap", "decided", "expected", "hd95", "surface", "lesions", "found")
+
+    def measured(decided, expected, finite):
         regions = [
             [compare(a, b) if ok else lost(b) for a, b in zip(d, e, strict=True)]
             for d, e, ok in zip(decided, expected, finite, strict=True)
         ]
-        names = ("overlap", "decided", "expected", "hd95", "surface", "lesions", "found")
-        empty = np.empty((count, 0))
+        return {n: np.array([[getattr(r, n) for r in row] for row in regions]) for n in names}
 
-        def column(name):
-            return np.array([[getattr(r, name) for r in row] for row in regions])
+    def scores(decided, expected, finite):
+        overlap, total = (
+            (decided & expected).sum((2, 3)),
+            decided.sum((2, 3)) + expected.sum((2, 3)),
+        )
+        each = np.where(total > 0, 2 * overlap / np.maximum(total, 1), 1.0)
+        return np.where(finite, each.mean(axis=1), 0.0)
+
+    def make(decided, expected, *, finite=None, clean=None):
+        decided, expected = np.asarray(decided), np.asarray(expected)
+        count = len(decided)
+        everywhere = np.ones(count, dtype=bool)
+        finite = everywhere if finite is None else np.asarray(finite)
+        clean = decided if clean is None else np.asarray(clean)
+        empty = np.empty((count, 0))
+        before = measured(clean, expected, everywhere)
+        pixels = decided[0].size
+
+        def differing(others):
+            return np.where(finite, (decided != others).sum(axis=(1, 2, 3)), pixels)
 
         return {
             "sample": np.array([f"s{i}" for i in range(count)]),
@@ -93,10 +110,13 @@ def mask_rows():
             "trial": np.zeros(count, dtype=np.int32),
             **dict.fromkeys(("reference", "decision", "probabilities"), empty),
             "finite": finite,
-            **{
-                f"region_{n}": np.array([[getattr(r, n) for r in row] for row in regions])
-                for n in names
-            },
+            "score": scores(decided, expected, finite),
+            "pixels": np.full(count, pixels),
+            "wrong_pixels": differing(expected),
+            "changed_pixels": differing(clean),
+            **{f"region_{n}": v for n, v in measured(decided, expected, finite).items()},
+            "clean_score": scores(clean, expected, everywhere),
+            **{f"clean_region_{n}": before[n] for n in ("overlap", "decided", "found")},
         }
 
     return make

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from palpate.metrics._masks import by_class, dice, has_regions
+from palpate.metrics._masks import SMALL, by_class, by_size, dice, has_regions
 from palpate.metrics.base import TaskInfo
 from palpate.metrics.dice import Dice
 from palpate.metrics.iou import Iou
@@ -45,3 +45,15 @@ def test_a_record_without_regions_has_no_value(make_rows, organs):
     assert not has_regions(rows)
     assert np.isnan(Iou().measure(rows, organs).numerator).all()
     assert not list(by_class(rows, organs))
+
+
+def test_rows_are_parted_by_the_share_of_the_image_that_the_reference_covers(mask_rows, disc):
+    small, large, empty = disc(16, 16, 3), disc(16, 16, 9), disc(99, 99, 1)
+    assert small.mean() <= SMALL < large.mean()
+    masks = np.array([[small], [large], [empty], [large]])
+    rows = mask_rows(masks, masks)
+
+    parts = {name: part["sample"].tolist() for name, part in by_size(rows)}
+
+    assert parts == {"small lesions": ["s0"], "large lesions": ["s1", "s3"]}
+    assert not list(by_size({**rows, "pixels": np.zeros(4)}))  # of an older version

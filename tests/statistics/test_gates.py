@@ -107,6 +107,17 @@ def test_a_metric_that_the_audit_did_not_ask_for_is_measured(rich, maker):
     assert judged(record, metric="specificity", perturbation="none", at_least=0.5).passed
 
 
+def test_a_gate_may_be_on_a_metric_with_parameters_of_the_audit(maker):
+    maker.kind = "segmentation"
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True, score=0.6) for i in range(40)])
+    asked = [{"name": "dice_below", "bar": 0.7}]
+    record = maker.write(config={"metrics": asked, "statistics": {"confidence": 0.95}})
+
+    gate = {"perturbation": "none", "at_most": 0.2}
+    assert judged(record, metric="dice_below", **gate).passed
+    assert not judged(record, metric="dice_below[bar 0.7]", **gate).passed
+
+
 def test_an_undefined_value_fails(maker):
     maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
     stuck = [maker.outcome(i, right=True, status="no_gradient") for i in range(40)]

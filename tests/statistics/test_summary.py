@@ -178,7 +178,7 @@ def test_multi_label_and_dense_tasks(synthetic, tmp_path):
             "mamba", family, name, setting={"severity": 2} if name != "none" else {}, outcomes=rows
         )
     summary = summarise(maker.write())
-    assert {r.metric for r in summary.rows} == {"dice", "relative_drop"}
+    assert {r.metric for r in summary.rows} == {"dice", "dice_below", "relative_drop"}
     drop = summary.find(metric="relative_drop")[0]
     clean = np.mean([0.9 - i / 400 for i in range(40)])
     assert drop.value == pytest.approx(0.3 / clean, abs=1e-6)
@@ -207,6 +207,62 @@ def test_masks_are_estimated_per_class_and_distances_say_how_many_are_real(synth
     assert rows["hd95[spleen]"].note.startswith("valid 20/40, 20 with one mask empty")
     for row in rows.values():
         assert row.low <= row.value <= row.high
+
+
+@pytest.fixture
+def attacked(synthetic, tmp_path):
+    """Small and large lesions and empty images; an attack erases the small and makes some up."""
+    maker = synthetic.Maker(
+        tmp_path, targets=("unet",), kind="segmentation", classes=("background", "lesion")
+    )
+    small, large = Region(30, 30, 30, 0.0, 1.0, 1, 1), Region(90, 90, 90, 0.0, 1.0, 1, 1)
+    empty, erased = Region(0, 0, 0, np.nan, 1.0, 0, 0), Region(0, 0, 30, 28.0, 0.0, 1, 0)
+    phantom = Region(0, 9, 0, 28.0, 0.0, 0, 0)
+    before = [(small, large, empty, empty)[i % 4] for i in range(40)]
+    after = [(erased, large, phantom, empty)[i % 4] for i in range(40)]
+    for name, regions in (("none", before), ("fgsm", after)):
+        outcomes = [
+            maker.outcome(
+                i,
+                right=True,
+                score=float(r.decided == r.expected),
+                regions=(r,),
+                pixels=784,
+                wrong_pixels=abs(r.decided - r.expected),
+            )
+            for i, r in enumerate(regions)
+        ]
+        family, setting = ("attacks", {"epsilon": 0.1}) if name == "fgsm" else ("none", {})
+        maker.cell("unet", family, name, setting=setting, outcomes=outcomes)
+    return maker
+
+
+def test_success_on_masks_is_told_apart_by_the_size_of_the_lesion(attacked):
+    rows = {r.metric: r for r in summarise(attacked.write()).rows if r.family == "attacks"}
+
+    values = {name: row.value for name, row in rows.items()}
+    assert values["lesion_erased"] == pytest.approx(0.5)
+    assert values["lesion_erased[small lesions]"] == 1.0
+    assert values["lesion_erased[large lesions]"] == 0.0
+    assert values["phantom_created"] == pytest.approx(0.5)
+    assert values["dice_below"] == pytest.approx(0.5)
+    assert values["dice[small lesions]"] == 0.0
+    assert values["relative_drop[small lesions]"] == 1.0
+    assert values["pixel_success_rate"] == pytest.approx((10 * 30 + 10 * 9) / 40 / 784)
+    small = rows["lesion_erased[small lesions]"]
+    assert small.n == 10
+    assert small.note.startswith("images whose reference covers at most 5%, but something; valid")
+    assert rows["phantom_created"].note.startswith("valid 20/40")
+    assert all(r.low <= r.value <= r.high for r in rows.values() if r.value is not None)
+
+
+def test_metrics_with_other_parameters_are_rows_of_their_own(attacked):
+    asked = ["iou", {"name": "dice_below", "bar": [0.5, 0.25]}]
+    config = {"metrics": asked, "statistics": {"confidence": 0.95, "resamples": 400}}
+    rows = summarise(attacked.write(config=config)).find(family="none", n=40)
+
+    names = {r.metric for r in rows if "lesions]" not in r.metric}
+    assert names == {"dice", "iou", "dice_below", "dice_below[bar 0.25]"}
 
 
 def test_no_tensor_library_is_imported():

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 Rows = Mapping[str, NDArray[Any]]
 """Columns of one cell, as `Record.samples` returns them, in the order of (trial, sample), plus
 `clean_score` (rows,) and `clean_decision` (rows, width) of the same sample in the target's clean
-cell: NaN and -1 where there is none."""
+cell: NaN and -1 where there is none; `clean_region_overlap`, `_decided`, `_found` (rows, classes)
+of masks, 0 where there is none."""
 
 Values = NDArray[np.float64]
 
@@ -114,6 +115,8 @@ class Metric(ABC):
         essential: always computed where it applies, even when the audit file does not ask.
         needs_clean: compares with the target's clean cell.
         needs_regions: reads the numbers per class of a mask, which runs of version 1 lack.
+        needs_pixels: reads the counts of pixels of a mask, which runs before version 3 lack.
+        by_size: is also estimated for samples with a small and with a large lesion apart.
         per_class: is also estimated for each foreground class of a dense task that has several.
         better: which direction is good.
         meaning: definition for the report's glossary.
@@ -125,6 +128,8 @@ class Metric(ABC):
     essential: ClassVar[bool] = False
     needs_clean: ClassVar[bool] = False
     needs_regions: ClassVar[bool] = False
+    needs_pixels: ClassVar[bool] = False
+    by_size: ClassVar[bool] = False
     per_class: ClassVar[bool] = False
     better: ClassVar[Literal["higher", "lower"]] = "higher"
     meaning: ClassVar[str]

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import numpy as np
 from typing_extensions import override
 
-from palpate.metrics._masks import dice, has_regions
+from palpate.metrics._masks import sample_dice
 from palpate.metrics.base import ALL, DENSE, Measurement, Metric, Ratio, Rows, TaskInfo
 
 
@@ -22,6 +22,7 @@ class Dice(Metric):
     families: ClassVar[frozenset[str]] = ALL
     essential: ClassVar[bool] = True
     per_class: ClassVar[bool] = True
+    by_size: ClassVar[bool] = True
     meaning: ClassVar[str] = (
         "Mean over samples of 2 |A and B| / (|A| + |B|) of decided and reference mask, averaged"
         " over the foreground classes. Both empty: 1; one empty: 0; non-finite output: 0."
@@ -29,7 +30,5 @@ class Dice(Metric):
 
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
-        score = np.where(rows["finite"].astype(bool), rows["score"], 0.0).astype(np.float64)
-        if has_regions(rows) and rows["region_overlap"].shape[1] == 1:
-            score = dice(rows)[:, 0]  # one class alone
+        score = sample_dice(rows)
         return Ratio(score, np.ones_like(score))

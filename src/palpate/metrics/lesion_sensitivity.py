@@ -23,6 +23,7 @@ class LesionSensitivity(Metric):
     families: ClassVar[frozenset[str]] = ALL
     needs_regions: ClassVar[bool] = True
     per_class: ClassVar[bool] = True
+    by_size: ClassVar[bool] = True
     meaning: ClassVar[str] = (
         "Share of the lesions (connected parts of the reference mask, diagonals included) of which"
         f" the decided mask covers {DETECTED:.0%} or more, over all samples and foreground classes."

@@ -30,6 +30,7 @@ class RelativeDrop(Metric):
     families: ClassVar[frozenset[str]] = DISTURBED
     essential: ClassVar[bool] = True
     needs_clean: ClassVar[bool] = True
+    by_size: ClassVar[bool] = True
     better: ClassVar = "lower"
     meaning: ClassVar[str] = (
         "(clean score - perturbed score) / clean score, where the score is accuracy or mean Dice"

@@ -15,6 +15,7 @@ from palpate.statistics.estimate import Design, codes
 
 ALL_ATTACKS = "all attacks"
 _KEPT_ROWS = 20_000  # about 5 MB a cell
+_MASKS = ("region_overlap", "region_decided", "region_found")
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Cells:
         return self._clean[group]
 
     def rows(self, cell: CellRecord) -> Rows:
-        """Columns of a cell with `clean_score` and `clean_decision` beside them."""
+        """Columns of a cell with those of the clean cell beside them; see `joined`."""
         if cell.key in self._small:
             return self._small[cell.key]
         clean = self.clean_of(cell)
@@ -76,10 +77,11 @@ class Cells:
 
 
 def joined(own: Columns, clean: Columns | None) -> Rows:
-    """Add the clean score and decision of the same sample: NaN and -1 where there is none."""
+    """Add the clean answer to the same sample, as `palpate.metrics.base.Rows` states it."""
     count, width = len(own["sample"]), own["reference"].shape[1]
     score = np.full(count, np.nan)
     decision = np.full((count, width), -1, dtype=np.int32)
+    masks = {n: np.zeros_like(own[n]) for n in _MASKS if n in own}
     if clean is not None and len(clean["sample"]):
         order = np.argsort(clean["sample"], kind="stable")
         names = clean["sample"][order]
@@ -88,7 +90,11 @@ def joined(own: Columns, clean: Columns | None) -> Rows:
         score[known] = np.where(clean["finite"], clean["score"], 0.0)[place[known]]
         if clean["decision"].shape[1]:
             decision[known] = clean["decision"][place[known]]
-    return {**own, "clean_score": score, "clean_decision": decision}
+        for name, values in masks.items():
+            if clean[name].shape[1] == values.shape[1]:  # an older version has no columns
+                values[known] = clean[name][place[known]]
+    beside = {f"clean_{name}": values for name, values in masks.items()}
+    return {**own, "clean_score": score, "clean_decision": decision, **beside}
 
 
 def stacked(parts: Sequence[Rows]) -> Rows:

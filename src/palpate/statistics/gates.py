@@ -81,7 +81,9 @@ def judge(record: Record, gates: Gates) -> Judgement:
     for gate in gates.gates:
         _check_names(gate, record)
     names = sorted({gate.metric.partition("[")[0] for gate in gates.gates})
-    config = {**record.manifest["config"], "metrics": names}
+    asked = record.manifest["config"].get("metrics") or ()
+    own = [spec for spec in asked if not isinstance(spec, str) and spec["name"] in names]
+    config = {**record.manifest["config"], "metrics": [*names, *own]}
     summary = summarise(dataclasses.replace(record, manifest={**record.manifest, "config": config}))
     unfinished = _unfinished(record)
     rows = [row for gate in gates.gates for row in _judged(gate, summary.rows, record, unfinished)]

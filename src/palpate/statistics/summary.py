@@ -1,7 +1,7 @@
 """`summarise(record)`: one row per target, defence, cell and metric, each with its interval."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from typing_extensions import override
 
 from palpate import registry
-from palpate.metrics._masks import by_class, has_regions
-from palpate.metrics.base import ATTACKS, FAULTS, Metric, Ratio, Rows, Share
+from palpate.config import Spec, build, sweep
+from palpate.metrics._masks import SIZES, by_class, by_size, has_pixels, has_regions
+from palpate.metrics.base import ATTACKS, FAULTS, Metric, Ratio, Rows, Share, TaskInfo
 from palpate.metrics.robust_accuracy import could_not_attack
 from palpate.record import CellRecord, Record
 from palpate.statistics.cells import (
@@ -42,7 +43,9 @@ class Row:
         perturbation: component name; "none" for clean; "all attacks" for the worst case per sample
             over all attacks of one norm and epsilon.
         setting: parameters as canonical JSON.
-        metric: component name; "dice[stomach]" for one of several classes of a mask.
+        metric: component name, with parameters other than the usual ones in brackets;
+            "dice[stomach]" for one of several classes of a mask, "dice[small lesions]" for samples
+            of that size alone.
         value: None where it is undefined; `note` says why.
         low: lower end of the interval; None where no honest interval exists.
         high: upper end.
@@ -103,11 +106,35 @@ def summarise(record: Record) -> Summary:
     return Summary(tuple(rows), cells.confidence)
 
 
-def chosen_metrics(names: tuple[str, ...] | list[str]) -> list[Metric]:
-    """Metrics the audit asks for (all if it names none) and those that are always computed."""
-    every = {name: registry.load("metrics", name)() for name in registry.names("metrics")}
-    wanted = set(names) or set(every)
-    return [metric for name, metric in every.items() if name in wanted or metric.essential]
+def chosen_metrics(asked: Sequence[str | Spec]) -> list[Metric]:
+    """Metrics the audit asks for (all if it names none) and those that are always computed.
+
+    Args:
+        asked: names, or `{"name": ..., parameters}` in which lists are sweeps.
+    """
+    specs: list[Spec] = [{"name": m} if isinstance(m, str) else dict(m) for m in asked]
+    known = registry.names("metrics")
+    every = {name: registry.load("metrics", name) for name in known}
+    named = {spec["name"] for spec in specs}
+    chosen: list[Metric] = []
+    for name, cls in every.items():
+        if name in named:
+            own = [spec for spec in specs if spec["name"] == name]
+            chosen += [build("metrics", one) for spec in own for one in sweep("metrics", spec)]
+        elif not specs or cls.essential:
+            chosen.append(cls())
+    return list(dict.fromkeys(chosen))
+
+
+def metric_label(metric: Metric) -> str:
+    """Component name, with the parameters that are not the usual ones in brackets."""
+    usual = registry.describe(type(metric)())
+    others = [
+        f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in registry.describe(metric).items()
+        if v != usual[k]
+    ]
+    return registry.name_of(metric) + (f"[{', '.join(others)}]" if others else "")
 
 
 def _cell_rows(
@@ -124,12 +151,24 @@ def _cell_rows(
     for metric in applicable:
         if metric.needs_regions and not has_regions(rows):
             continue
-        found = measure(metric, rows, cells, family=cell.family, notes=cell.notes, **how)
-        yield _row(cell, setting, metric, found, note=_note(metric, rows, found, cell.notes))
-        for name, part in by_class(rows, cells.task) if metric.per_class else ():
+        if metric.needs_pixels and not has_pixels(rows):
+            continue
+        for name, part in _parts(metric, rows, cells.task):
             found = measure(metric, part, cells, family=cell.family, notes=cell.notes, **how)
-            row = _row(cell, setting, metric, found, note=_note(metric, part, found, cell.notes))
-            yield dataclasses.replace(row, metric=f"{row.metric}[{name}]")
+            note = _note(metric, part, found, cell.notes)
+            if name in SIZES:
+                note = "; ".join(filter(None, (SIZES[name], note)))
+            row = _row(cell, setting, metric, found, note=note)
+            yield dataclasses.replace(row, metric=f"{row.metric}[{name}]") if name else row
+
+
+def _parts(metric: Metric, rows: Rows, task: TaskInfo) -> Iterator[tuple[str, Rows]]:
+    """All rows under the empty name, then those of each class and of each size of lesion."""
+    yield "", rows
+    if metric.per_class:
+        yield from by_class(rows, task)
+    if metric.by_size:
+        yield from by_size(rows)
 
 
 def _worst_rows(cells: Cells, metrics: list[Metric], how: dict[str, Any]) -> Iterator[Row]:
@@ -206,7 +245,7 @@ def _row(cell: CellRecord, setting: str, metric: Metric, found: Estimate, *, not
         family=cell.family,
         perturbation=cell.perturbation,
         setting=setting,
-        metric=registry.name_of(metric),
+        metric=metric_label(metric),
         value=found.value,
         low=found.low,
         high=found.high,
