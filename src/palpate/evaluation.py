@@ -221,11 +221,15 @@ class _Columns:
         self.finite: list[bool] = prediction.finite.tolist()
         self.score: list[float] = scores(prediction, references).tolist()
         self.identical: list[bool] = _equal_bits(prediction.logits, golden.logits).tolist()
-        same = (decisions == decided).reshape(count, -1).all(dim=1).tolist()
+        changed = (decisions != decided).reshape(count, -1).sum(dim=1).tolist()
         self.verdict = [
-            Verdict.DUE if not f else Verdict.MASKED if s else Verdict.SDC
-            for f, s in zip(self.finite, same, strict=True)
+            Verdict.DUE if not f else Verdict.SDC if c else Verdict.MASKED
+            for f, c in zip(self.finite, changed, strict=True)
         ]
+        self.pixels = 0 if flat else decisions[0].numel()
+        wrong = (decisions != references).reshape(count, -1).sum(dim=1).tolist()
+        self.wrong_pixels = self._counted(wrong)
+        self.changed_pixels = self._counted(changed)
         self.reference = _rows(references, flat=flat)
         self.decision = _rows(decisions, flat=flat)
         self.probabilities = _rows(prediction.probabilities, flat=flat)
