@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from palpate import cli_runs, console
+from palpate import cli_runs, cli_view, console
 from palpate.console import INCOMPLETE, INTERRUPTED, OK, USAGE
 from palpate.errors import PalpateError, UsageError
 
@@ -155,7 +155,13 @@ def train(
     console.say(str(made))
 
 
-for verb in (cli_runs.compare, cli_runs.check, cli_runs.export):
+for verb in (
+    cli_runs.compare,
+    cli_runs.check,
+    cli_runs.export,
+    cli_view.view,
+    cli_view.bundle,
+):
     app.command()(verb)
 
 
