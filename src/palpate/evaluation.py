@@ -16,7 +16,7 @@ from torch import Tensor
 from palpate.attacks._projection import size
 from palpate.errors import ContractError
 from palpate.filing import filed, refiled
-from palpate.outcome import Outcome, Status, Verdict
+from palpate.outcome import Outcome, Status, Trace, Verdict
 from palpate.perturbation import Perturbation, World
 from palpate.regions import Region, compare, lost
 from palpate.scoring import planes, scores
@@ -148,6 +148,7 @@ def _outcomes(
     regions = known.of(prediction)
     moved = world.batch.images - clean.images
     linf, l2 = size(moved, "linf").tolist(), size(moved, "l2").tolist()
+    traces = world.traces or (Trace(),) * len(clean)
     return [
         Outcome(
             sample=clean.samples[i],
@@ -170,6 +171,9 @@ def _outcomes(
             pixels=columns.pixels,
             wrong_pixels=columns.wrong_pixels[i],
             changed_pixels=columns.changed_pixels[i],
+            claimed=traces[i].claimed,
+            rise=traces[i].rise,
+            late=traces[i].late,
         )
         for i in range(len(clean))
     ]

@@ -1,7 +1,9 @@
 """Plain numbers of one sample under one trial; the border between tensors and numbers."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from palpate.regions import Region
 
@@ -20,6 +22,20 @@ class Status(StrEnum):
     OK = "ok"
     NO_GRADIENT = "no gradient"  # zero or non-finite gradient at every step: could not attack
     NO_MOVE = "no move"  # the input came back unchanged although there was a budget
+
+
+class Trace(NamedTuple):
+    """What an attack's search says of itself; NaN where it says nothing.
+
+    Attributes:
+        claimed: score of the image returned, as the search saw it.
+        rise: by how much the highest cross-entropy met exceeds the first.
+        late: share of that rise that came in the last quarter of the search.
+    """
+
+    claimed: float = math.nan
+    rise: float = math.nan
+    late: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,9 @@ class Outcome:
             other); 0 elsewhere.
         wrong_pixels: those that differ from the reference; all of them where non-finite.
         changed_pixels: those that differ from the golden output's; all of them where non-finite.
+        claimed: score that the attack's search claims for the image; NaN where it claims none.
+        rise: see `Trace`.
+        late: see `Trace`.
     """
 
     sample: str
@@ -71,3 +90,6 @@ class Outcome:
     pixels: int = 0
     wrong_pixels: int = 0
     changed_pixels: int = 0
+    claimed: float = math.nan
+    rise: float = math.nan
+    late: float = math.nan

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from palpate import registry
 from palpate.errors import BudgetError, CapabilityError
-from palpate.outcome import Outcome, Status
+from palpate.outcome import Outcome, Status, Trace
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
 from palpate.types import Batch, Bounds, Images, References
@@ -34,6 +34,7 @@ class World(NamedTuple):
         notes: plain data about this trial, such as the fault sites; equal for every batch.
         carry: takes masks of the undisturbed world to where the disturbance has moved the pixels,
             so that a turned image is compared with a turned reference; None where they stay.
+        traces: per sample, what a search says of itself; empty for everything else.
     """
 
     target: Target
@@ -42,6 +43,7 @@ class World(NamedTuple):
     last: Images | None = None
     notes: dict[str, Any] = {}  # noqa: RUF012 - never written to
     carry: Carry | None = None
+    traces: tuple[Trace, ...] = ()
 
     @classmethod
     def undisturbed(cls, target: Target, batch: Batch) -> "World":

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from palpate.errors import StoreError
 from palpate.outcome import Outcome, Status, Verdict
 
-SCHEMA_VERSION = 3
-# version 1 had no numbers per class of a mask, version 2 neither prompts nor counts of pixels
+SCHEMA_VERSION = 3  # 1: no numbers per class of a mask; 2: no prompts, pixel counts, traces
 READABLE = (1, 2, SCHEMA_VERSION)
 Columns = dict[str, NDArray[Any]]
 
@@ -61,6 +60,7 @@ _SAMPLES = pa.schema(
         ("pixels", pa.int64()),
         ("wrong_pixels", pa.int64()),
         ("changed_pixels", pa.int64()),
+        *((name, pa.float32()) for name in ("claimed", "rise", "late")),
         *((f"region_{name}", pa.list_(kind)) for name, kind in _REGIONS.items()),
     ]
 )
@@ -141,9 +141,8 @@ class Record:
 
         Names are those of `palpate.outcome.Outcome`. `reference`, `decision`, `probabilities` are
         (rows, width) arrays, where a missing decision is -1 and a missing probability is NaN. The
-        `region_` columns, (rows, foreground classes), are the numbers of `palpate.regions.Region`
-        for dense tasks; elsewhere they have no columns. What an older version did not write is
-        empty or 0.
+        `region_` columns, (rows, foreground classes), are those of `palpate.regions.Region` for
+        dense tasks, else empty. What an older version did not write is empty, 0 or NaN.
         """
         return read_samples(self.folder / "samples" / f"{cell.key}.parquet")
 
@@ -212,7 +211,8 @@ def read_samples(path: Path) -> Columns:
         if name not in table.column_names:  # of an older version
             kind = _SAMPLES.field(name).type
             shape = (table.num_rows, 0) if pa.types.is_list(kind) else table.num_rows
-            columns[name] = np.zeros(shape, dtype=str if pa.types.is_string(kind) else float)
+            missing = "" if pa.types.is_string(kind) else np.nan if kind == pa.float32() else 0.0
+            columns[name] = np.full(shape, missing)
             continue
         column = table.column(name)
         if pa.types.is_list(column.type):

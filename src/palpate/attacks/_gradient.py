@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from palpate.attacks._course import Course
 from palpate.attacks._loss import Objective
 from palpate.attacks._projection import size
 from palpate.scoring import scores
@@ -49,6 +50,7 @@ class Search:
         objective: the loss to increase.
         aim: masks to come near to, in place of the references; the score is then 1 − Dice.
         nearest: norm whose smallest value is searched; None where the lowest score is.
+        course: how the cross-entropy went, the clean input included.
         best: best iterates so far; the clean input before any.
         score: score of `best`; infinite before any.
         loss: cross-entropy of `best`.
@@ -64,6 +66,7 @@ class Search:
     tokens: Tokens | None = field(default=None, kw_only=True)
     aim: References | None = None
     nearest: str | None = None
+    course: Course = field(init=False)
     best: Images = field(init=False)
     score: PerSample = field(init=False)
     loss: PerSample = field(init=False)
@@ -77,6 +80,7 @@ class Search:
         self.loss = torch.full_like(self.score, -torch.inf)
         self.distance = torch.full_like(self.score, torch.inf)
         self.felt = torch.zeros_like(self.score, dtype=torch.bool)
+        self.course = Course.of(self.score)
 
     def gradient(
         self, images: Images, *, rows: Rows | None = None, progress: float = 0.0
@@ -153,6 +157,7 @@ class Search:
         """Take over what a part has found."""
         self._keep(part.best, rows, part.score, part.loss, part.distance)
         self.feel(part.felt, rows)
+        self.course.join(part.course, rows)
         self.passes += part.passes
 
     def judged(self, logits: Logits, rows: Rows | None = None) -> PerSample:
@@ -177,14 +182,15 @@ class Search:
     def remember(self, images: Images, rows: Rows | None, logits: Logits) -> None:
         """Keep iterates that are better than all before; whoever asks the target calls it."""
         self.passes += len(images)
-        if images is self.images:
-            return
-        score = self.judged(logits, rows)
         plain = Objective(towards=self.aim is not None)
         known = some(self.references if self.aim is None else self.aim, rows)
         exclusive = Prediction(logits, self.target.task).exclusive
         loss = plain(logits, known, exclusive=exclusive)
         loss = torch.where(torch.isnan(loss), torch.inf, loss)
+        self.course.note(loss, rows)
+        if images is self.images:
+            return
+        score = self.judged(logits, rows)
         distance = torch.full_like(score, torch.inf)
         if self.nearest is not None:
             near = size(images - some(self.images, rows), self.nearest)

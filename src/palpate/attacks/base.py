@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, final
 
+import torch
 from typing_extensions import override
 
 from palpate import registry
@@ -24,7 +25,7 @@ from palpate.attacks._gradient import Search
 from palpate.attacks._loss import Objective
 from palpate.attacks._projection import size
 from palpate.errors import BudgetError, CapabilityError, ConfigError
-from palpate.outcome import Status
+from palpate.outcome import Status, Trace
 from palpate.perturbation import Carry, Perturbation, World, check_legal
 from palpate.registry import Number
 from palpate.seeds import Seeds
@@ -41,6 +42,7 @@ class Found(NamedTuple):
         status: per sample, whether there was a gradient and the input moved.
         passes: forward passes spent, in samples.
         carry: takes masks to where the best iterates have moved the pixels; None where they stay.
+        traces: per sample, what the search says of itself; empty where nothing was searched.
     """
 
     images: Images
@@ -48,6 +50,7 @@ class Found(NamedTuple):
     status: tuple[Status, ...]
     passes: int
     carry: Carry | None = None
+    traces: tuple[Trace, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ class AnyAttack(Perturbation):
         moved = (last != clean).flatten(1).any(dim=1)
         felt = zip(search.felt.tolist(), moved.tolist(), strict=True)
         status = tuple(_status(*pair) for pair in felt)
-        return Found(best, last, status, search.passes, self._carry(search))
+        carry, traces = self._carry(search), _traces(search, best)
+        return Found(best, last, status, search.passes, carry, traces)
 
     @final
     @contextmanager
@@ -146,7 +150,7 @@ class AnyAttack(Perturbation):
         # the last iterate has masks of its own, which the audit does not keep
         last = found.last if found.carry is None else None
         moved = batch.with_images(found.images)
-        yield World(target, moved, found.status, last=last, carry=found.carry)
+        yield World(target, moved, found.status, last=last, carry=found.carry, traces=found.traces)
 
     def _prompts(self, batch: Batch, seeds: Sequence[int]) -> tuple[str, ...] | None:  # noqa: ARG002
         """What the attacker takes for the prompts; those of the audit."""
@@ -253,6 +257,13 @@ def only_classification(attack: AnyAttack, target: Target) -> None:
             f"{registry.name_of(attack)}: expected a task of Classification, got"
             f" {type(target.task).__name__}"
         )
+
+
+def _traces(search: Search, best: Images) -> tuple[Trace, ...]:
+    """The score that the search claims for what it returns, and how its loss went."""
+    same = (best == search.best).flatten(1).all(dim=1) & search.score.isfinite()
+    claimed = torch.where(same, search.score, torch.nan).tolist()
+    return tuple(map(Trace, claimed, search.course.rise(), search.course.late()))
 
 
 def _status(felt: bool, moved: bool) -> Status:  # noqa: FBT001 - two flags of one sample
