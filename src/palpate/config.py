@@ -135,9 +135,9 @@ def parse(data: Any, *, where: str = "audit") -> AuditConfig:
             )
     try:
         config = AuditConfig.model_validate(data)
-    except ValidationError as error:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+    except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
