@@ -18,6 +18,7 @@ from palpate.types import PromptedSegmentation
 
 FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
 """What a folder of a whole model holds."""
+_NAMES = ", ".join(FILES)
 
 
 @final
@@ -29,7 +30,8 @@ class Clipseg(TargetSource):
     the whole network, or of the adapters alone.
 
     Attributes:
-        path: folder, or hub id such as "CIDAS/clipseg-rd64-refined".
+        path: folder; None to ask the hub.
+        hub: id of the model there.
         adapter: "none", or small modules in the frozen network: "dense", "shallow", "lora".
         places: adapters in the image encoder (V), the text encoder too (VL), and on the conditional
             vector too (VLC).
@@ -41,7 +43,8 @@ class Clipseg(TargetSource):
 
     serves: ClassVar = (PromptedSegmentation,)
 
-    path: str = "CIDAS/clipseg-rd64-refined"
+    path: Path | None = None
+    hub: str = "CIDAS/clipseg-rd64-refined"
     adapter: Kind = "none"
     places: Places = "VL"
     width: int | None = None
@@ -59,8 +62,7 @@ class Clipseg(TargetSource):
                 f" and {classes} classes"
             )
         net = _transformers().CLIPSegForImageSegmentation
-        folder = Path(self.path)
-        if folder.is_dir() and not list(folder.glob("*.safetensors")):
+        if self.path is not None and not list(self.path.glob("*.safetensors")):
             model = PromptedClipSeg(net(self._loaded(_transformers().CLIPSegConfig)))
         else:
             model = PromptedClipSeg(self._loaded(net))
@@ -97,19 +99,23 @@ class Clipseg(TargetSource):
 
     @override
     def default_label(self) -> str:
-        name = f"CLIPSeg {Path(self.path).name}"
+        name = f"CLIPSeg {self.hub.rpartition('/')[2] if self.path is None else self.path.name}"
         return name if self.adapter == "none" else f"{name} {self.adapter} {self.places}"
 
     def _loaded(self, cls: Any) -> Any:
-        """What a class of transformers makes of the path; the reason where it cannot."""
+        """What a class of transformers makes of the folder or the id; the reason if it cannot."""
+        place = self.hub if self.path is None else str(self.path)
         try:
-            return cls.from_pretrained(self.path)
+            return cls.from_pretrained(place)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            lacking = [name for name in FILES if not (Path(self.path) / name).is_file()]
             reason = " ".join(str(error).split())[:160]
+            if self.path is None:
+                expected = f"a network to fetch {place}, or path: a folder with"
+                raise TargetError(f"clipseg: expected {expected} {_NAMES}, got {reason}") from None
+            lacking = [name for name in FILES if not (self.path / name).is_file()]
             raise TargetError(
-                f"clipseg: expected a folder with {', '.join(FILES)}, or a hub id and a network,"
-                f" got {self.path!r} without {', '.join(lacking) or 'readable files'}: {reason}"
+                f"clipseg: expected a folder with {_NAMES}, got {place} without"
+                f" {', '.join(lacking) or 'readable files'}: {reason}"
             ) from None
 
 
