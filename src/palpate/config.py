@@ -96,12 +96,12 @@ class AuditConfig(BaseModel):
     def _named(cls, value: Any) -> Any:
         return _as_spec(value)
 
-    @field_validator("targets", "defences", "perturbations", mode="before")
     @field_validator("storage", mode="before")
     @classmethod
     def _short(cls, value: Any) -> str:
         return str(Storage.parse(value))
 
+    @field_validator("targets", "defences", "perturbations", mode="before")
     @classmethod
     def _all_named(cls, value: Any) -> Any:
         return [_as_spec(v) for v in value] if isinstance(value, list | tuple) else value  # pyright: ignore
