@@ -2,33 +2,36 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from palpate import registry
-from palpate.metrics.base import LABELS, Rows, right
+from palpate.metrics.base import Rows
 from palpate.record import CellRecord
-from palpate.statistics._check import GRADIENT_FREE, Check, checked, named
+from palpate.statistics._check import GRADIENT_FREE, TRANSFER, Check, Verdict, checked, named
+from palpate.statistics._order import wrong_order
+from palpate.statistics._probe_checks import BLACK, STEPS
+from palpate.statistics._probe_checks import TRANSFER as TRANSFERRED
+from palpate.statistics._search_checks import search_checks
 from palpate.statistics.cells import Cells, budget_of
 from palpate.statistics.paired import label, scores
 from palpate.storage import Storage
 
 _GAP = 0.02  # mean score by which the last iterate may lag behind the best
 _LEFT = 0.1  # mean score that may be left at the largest budget
-_SURE = 0.05  # p-value below which a wrong order is no chance
 
 
 def attack_checks(cells: Cells) -> Iterator[Check]:
     """All checks that concern attacks; nothing where the run has none."""
     attacks = [c for c in cells.finished("attacks") if _epsilon(c) != 0]
-    for check in (_moved, _within_budget, _success_as_recorded, _best_against_last):
+    for check in (_moved, _within_budget, _best_against_last):
         yield from check(cells, attacks)
-    pairwise = (_falls_with_epsilon, _many_steps_beat_one, _gradients_beat_none)
-    for check in (*pairwise, _breaks_at_the_largest_budget):
+    yield from search_checks(cells, attacks)
+    for check in (_falls_with_epsilon, _many_steps_beat_one, _breaks_at_the_largest_budget):
         yield from check(cells, attacks)
+    yield from _gradients_beat(cells, attacks, BLACK, GRADIENT_FREE)
+    yield from _gradients_beat(cells, attacks, TRANSFERRED, TRANSFER)
 
 
 def _moved(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
@@ -124,21 +127,6 @@ def _slack(cells: Cells, norm: str) -> float:
     return slack
 
 
-def _success_as_recorded(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
-    name = "attack success equals the re-measured decisions"
-    if cells.task.kind not in LABELS:
-        return
-    found: list[Check] = []
-    for cell in attacks:
-        rows = cells.rows(cell)
-        again = right(rows).mean(axis=1)
-        differ = int((np.abs(again - scores(rows)) > 1e-6).sum())
-        if differ:
-            evidence = f"{differ} of {len(again)} scores differ from the stored decisions"
-            found.append(Check(name, "fail", named(cell), evidence))
-    yield from checked(found, name, attacks, "scores recomputed from the stored decisions")
-
-
 def _best_against_last(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     name = "best iterate against last"
     found: list[Check] = []
@@ -164,14 +152,14 @@ def _falls_with_epsilon(cells: Cells, attacks: list[CellRecord]) -> Iterator[Che
 
 
 def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
-    name = "many steps are at least as strong as one"
+    name = STEPS
     pairs = [
         (one, many)
         for one in attacks
         for many in attacks
         if _same_place(one, many)
         and _steps(one) == 1 < _steps(many)
-        and many.perturbation not in GRADIENT_FREE
+        and many.perturbation not in GRADIENT_FREE | TRANSFER
     ]
     found: list[Check] = []
     for one, many in pairs:
@@ -181,15 +169,16 @@ def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Ch
     yield from checked(found, name, pairs, "single-step and iterative attack, same budget, paired")
 
 
-def _gradients_beat_none(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
-    """A search without gradients that does better than one with them says that they are masked."""
-    name = "gradient-free attack not stronger than white-box"
+def _gradients_beat(
+    cells: Cells, attacks: list[CellRecord], name: str, kinds: frozenset[str]
+) -> Iterator[Check]:
+    """An attack without the model's gradients that does better than one with them unmasks them."""
     pairs = [
         (free, white)
         for free in attacks
         for white in attacks
-        if free.perturbation in GRADIENT_FREE
-        and white.perturbation not in GRADIENT_FREE
+        if free.perturbation in kinds
+        and white.perturbation not in GRADIENT_FREE | TRANSFER
         and _same_place(free, white)
         and _steps(white) > 1
     ]
@@ -231,20 +220,12 @@ def _first(pair: tuple[float, CellRecord]) -> float:
     return pair[0]
 
 
-def _ordered(cells: Cells, *, weak: CellRecord, strong: CellRecord) -> tuple[Any, str] | None:
+def _ordered(cells: Cells, *, weak: CellRecord, strong: CellRecord) -> tuple[Verdict, str] | None:
     """None if the stronger attack leaves no more right than the weaker one, sample by sample."""
     a, b = _standing(cells.rows(weak)), _standing(cells.rows(strong))
     shared = sorted(a.keys() & b.keys())
     first, second = (np.array([side[s] for s in shared]) for side in (a, b))
-    better, worse = int((second > first).sum()), int((second < first).sum())
-    if not len(shared) or second.mean() <= first.mean():
-        return None
-    p = float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue)
-    evidence = (
-        f"score {second.mean():.3f} against {first.mean():.3f} under {named(weak)}: {better}"
-        f" samples right again, {worse} newly wrong (p = {p:.2g})"
-    )
-    return ("fail" if p < _SURE else "warn"), evidence
+    return wrong_order(first, second, under=named(weak))
 
 
 def _standing(rows: Rows) -> dict[str, float]:

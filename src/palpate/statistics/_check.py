@@ -7,7 +7,10 @@ from typing import Any, Literal
 from palpate.record import CellRecord
 from palpate.statistics.paired import label
 
-GRADIENT_FREE = frozenset({"square", "boundary", "hop_skip_jump", "spsa", "random_search"})
+GRADIENT_FREE = frozenset(
+    {"square", "boundary", "hop_skip_jump", "spsa", "nes", "simple", "random_search"}
+)
+TRANSFER = frozenset({"transfer"})
 Verdict = Literal["pass", "warn", "fail", "not run"]
 
 
@@ -20,12 +23,14 @@ class Check:
         status: "pass", "warn", "fail" or "not run".
         cell: where, in words; empty for the whole run.
         evidence: the numbers behind the status, or why it was not run.
+        advice: what to do; empty where it passes.
     """
 
     check: str
     status: Verdict
     cell: str
     evidence: str
+    advice: str = ""
 
 
 def checked(found: Sequence[Check], name: str, examined: Sized, what: str) -> list[Check]:

@@ -1,50 +1,60 @@
 """Checks that this run did not make, and why: silence would read as a pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from palpate.record import Record
-from palpate.statistics._check import GRADIENT_FREE, Check
+from palpate.statistics._check import Check
+from palpate.statistics._model_checks import MODEL_CHECKS
+from palpate.statistics._probe_checks import BLACK, PROBE_CHECKS, TRANSFER
+from palpate.statistics._probes import Probed
+from palpate.statistics._search_checks import CONVERGED, RISES
 
-_NEEDS_MORE = (
-    (
-        "attack converged (loss flat over the last steps)",
-        "the record keeps scores, not loss curves; doubling the steps shows it",
-    ),
-    ("stable predictions in a small box", "no random points around the inputs were evaluated"),
-    ("randomised output", "no input was sent twice"),
-    ("10,000 random points in the ball", "no random search was run"),
-    ("attack adapted to the defence", "a person must judge whether the attack fits the defence"),
-    ("normalisation applied twice", "only the user knows the range that the model was trained on"),
-)
-_TRANSFER = frozenset({"transfer"})
+_OLD = "this run was made before the audit looked at models first"
+_NEEDS_ATTACKS = (*PROBE_CHECKS, RISES, CONVERGED)
 
 
-def not_run(record: Record) -> Iterator[Check]:
-    """Checks of the literature that the record cannot answer; only where attacks were planned."""
+def not_run(record: Record, *, probes: Sequence[Probed], done: set[str]) -> Iterator[Check]:
+    """Checks that have no row yet.
+
+    Args:
+        record: the run.
+        probes: its probes.
+        done: names of the checks that have a row.
+    """
     plan = [entry for entry in record.manifest["plan"] if entry["family"] == "attacks"]
     if not plan:
         yield Check("attack quality", "not run", "", "the audit has no attacks")
-        return
-    names = {entry["perturbation"] for entry in plan}
-    if not names & GRADIENT_FREE:
-        why = "no attack without gradients in the audit: masked gradients would go unseen"
-        yield Check("gradient-free attack not stronger than white-box", "not run", "", why)
-    if not names & _TRANSFER:
-        why = "no attack was carried over from another model"
-        yield Check("transfer attack not stronger than white-box", "not run", "", why)
-    low, high = record.manifest["dataset"].get("bounds") or (0.0, 1.0)
-    largest = max((float(e["setting"].get("epsilon") or 0.0) for e in plan), default=0.0)
-    if largest < high - low:
-        why = f"largest epsilon {largest:.4g} of a range of {high - low:g}"
-        yield Check("unbounded attack reaches total failure", "not run", "", why)
-    if not any(int(e["setting"].get("restarts") or 1) > 1 for e in plan):
-        why = "no attack had several restarts; one start may be unlucky"
-        yield Check("several random starts", "not run", "", why)
-    if not any(_is_targeted(entry["setting"]) for entry in plan):
+    for name in (*MODEL_CHECKS, *_NEEDS_ATTACKS):
+        if name not in done and (plan or name not in _NEEDS_ATTACKS):
+            why = _why(name, probes, attacks=bool(plan))
+            if why:
+                yield Check(name, "not run", "", why)
+    classes = record.manifest["dataset"]["task"].get("classes") or ()
+    aimed = any(_is_targeted(entry["setting"]) for entry in plan)
+    if plan and not aimed and len(classes) > 2:
         yield Check("targeted attacks", "not run", "", "all attacks of this run are untargeted")
-    for name, why in _NEEDS_MORE:
-        yield Check(name, "not run", "", why)
+    if any(entry["defence"] != "none" for entry in plan):
+        why = "a person must judge whether the attack fits the defence"
+        yield Check("attack adapted to the defence", "not run", "", why)
+
+
+def _why(name: str, probes: Sequence[Probed], *, attacks: bool) -> str:
+    """Empty where the check has no meaning in this run."""
+    if name in (RISES, CONVERGED):
+        return "no attack of this run says how its search went, or none left a sample standing"
+    if not probes:
+        return _OLD
+    for probed in probes:
+        if probed.why_not:
+            return probed.why_not
+    skipped = [p.found.get("attacks", {}).get("skipped", {}) for p in probes]
+    key = {BLACK: "gradient_free"}.get(name, "")
+    if reasons := [s[key] for s in skipped if key in s]:
+        return str(reasons[0])
+    if name == TRANSFER:
+        return "there is no other model to carry an attack over from"
+    return "the models give no gradients" if attacks else ""
 
 
 def _is_targeted(setting: dict[str, Any]) -> bool:

@@ -7,16 +7,21 @@ arXiv 2003.01690).
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from palpate import registry
 from palpate.metrics.base import LABELS
 from palpate.record import CellRecord, Record
+from palpate.statistics._advice import ADVICE
 from palpate.statistics._attack_checks import attack_checks
 from palpate.statistics._check import Check, checked, named
 from palpate.statistics._margin_checks import margin_checks
+from palpate.statistics._model_checks import model_checks
 from palpate.statistics._not_run import not_run
+from palpate.statistics._probe_checks import probe_checks
+from palpate.statistics._probes import probes_of
 from palpate.statistics.cells import Cells, design_of
 from palpate.statistics.paired import label, scores
 from palpate.statistics.proportions import share
@@ -35,7 +40,7 @@ def checks(record: Record, *, summary: Summary | None = None) -> Table[Check]:
         record: the run.
         summary: its summary, if at hand.
     """
-    cells = Cells(record)
+    cells, probes = Cells(record), probes_of(record)
     found = [
         *_finished(record),
         *_exactly_once(cells),
@@ -48,9 +53,23 @@ def checks(record: Record, *, summary: Summary | None = None) -> Table[Check]:
         *margin_checks(cells),
         *_dataset(record),
         *_intervals(summary or summarise(record)),
-        *not_run(record),
     ]
-    return Table(tuple(sorted(found, key=lambda c: _ORDER[c.status])))
+    found = _joined(found, [*model_checks(probes), *probe_checks(probes)])
+    found += not_run(record, probes=probes, done={c.check for c in found})
+    advised = [_advised(c) for c in found]
+    return Table(tuple(sorted(advised, key=lambda c: _ORDER[c.status])))
+
+
+def _joined(own: list[Check], probed: list[Check]) -> list[Check]:
+    """A pass on a few samples adds nothing to one on all of them."""
+    known = {c.check for c in own}
+    return own + [c for c in probed if c.status != "pass" or c.check not in known]
+
+
+def _advised(check: Check) -> Check:
+    if check.status == "pass":
+        return check
+    return replace(check, advice=ADVICE.get(check.check, ""))
 
 
 def _finished(record: Record) -> Iterator[Check]:
