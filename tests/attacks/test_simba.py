@@ -58,11 +58,13 @@ def test_steps_of_the_published_length_add_up_in_l2():
     logits = target.logits(given.images).detach()
     far = logits[:, 1].abs().topk(2).indices  # none is broken on the way, and leaves
     images, labels = given.images[far], logits[far].argmax(1)
-    attack = Simba(norm="l2", epsilon=1.0, step_size=0.001, queries=2 * 128 + 1, basis="pixel")
+    attack = Simba(norm="l2", epsilon=1.0, step_size=0.001, queries=65)
 
     moved = attack(target, images, labels) - images
 
-    assert torch.allclose(size(moved, "l2"), torch.full((2,), 0.001 * 128**0.5), rtol=1e-3)
+    successes = (moved != 0).flatten(1).sum(1)
+    assert 32 <= successes.min() <= successes.max() <= 64
+    assert torch.allclose(size(moved, "l2"), 0.001 * successes.sqrt(), rtol=1e-3)
 
 
 @pytest.mark.parametrize("basis", ["pixel", "dct"])
