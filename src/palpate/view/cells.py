@@ -27,7 +27,8 @@ class Brief:
         state: done, failed, damaged or not run.
         problem: the error's first line; empty without one.
         rows: samples times trials.
-        broken: rows that got wrong, or whose mask got worse.
+        right: rows that are right; None for masks, which have no right and wrong.
+        broken: rows that got wrong, or whose mask got worse; None for the clean cell.
         lost: rows whose output was not finite.
         pictures: recorded worst cases.
     """
@@ -35,22 +36,32 @@ class Brief:
     state: str
     problem: str = ""
     rows: int | None = None
+    right: int | None = None
     broken: int | None = None
     lost: int | None = None
     pictures: int | None = None
 
 
-def brief_of(found: NDArray[np.intp], pictures: int) -> Brief:
+def brief_of(found: NDArray[np.intp], pictures: int, *, clean: bool, dense: bool) -> Brief:
     """Counts of a finished cell.
 
     Args:
         found: what became of each row, by its place in `samples.OUTCOMES`.
         pictures: recorded worst cases.
+        clean: whether it is a clean cell.
+        dense: whether the task is about masks.
     """
     counted = np.bincount(found, minlength=len(samples.OUTCOMES)).tolist()
     count = dict(zip(samples.OUTCOMES, counted, strict=True))
-    broken = count[samples.BROKEN] + count[samples.WORSE]
-    return Brief(DONE, "", len(found), broken, count[samples.LOST], pictures)
+    return Brief(
+        DONE,
+        "",
+        rows=len(found),
+        right=None if dense else count[samples.RIGHT],
+        broken=None if clean else count[samples.WORSE if dense else samples.BROKEN],
+        lost=count[samples.LOST],
+        pictures=pictures,
+    )
 
 
 FROM_FILES: Final = frozenset(field.name for field in dataclasses.fields(Brief))
@@ -78,7 +89,7 @@ def plan_sheet(plan: Sequence[Mapping[str, Any]]) -> Sheet:
         ),
         text_column(
             "setting",
-            [words.setting_words(entry["setting"]) for entry in plan],
+            [_rest_words(entry["setting"]) for entry in plan],
             searched=True,
         ),
     )
@@ -98,8 +109,9 @@ def with_briefs(sheet: Sheet, briefs: Sequence[Brief], *, dense: bool) -> Sheet:
     states = Column("state", "state", codes, _STATES, facet=True)
     numbers = (
         ("rows", "rows"),
-        ("broken", "worse than clean" if dense else "broken"),
-        ("lost", "non-finite"),
+        *(() if dense else (("right", "right"),)),
+        ("broken", samples.WORSE if dense else samples.BROKEN),
+        ("lost", samples.LOST),
         ("pictures", "pictures"),
     )
     counts = (
@@ -139,6 +151,12 @@ def _family(entry: Mapping[str, Any]) -> str:
 def _dose_words(setting: Mapping[str, Any]) -> str:
     name = words.dose_of(setting)
     return f"{words.spaced(name)} {words.dose_text(name, setting[name])}" if name else "–"
+
+
+def _rest_words(setting: Mapping[str, Any]) -> str:
+    """The setting without its dose, which has a column of its own."""
+    said = words.setting_words(setting)
+    return said.partition(", ")[2] if words.dose_of(setting) else said
 
 
 def _dose_key(setting: Mapping[str, Any]) -> tuple[str, float, str]:

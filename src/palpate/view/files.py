@@ -3,6 +3,7 @@
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,15 @@ from palpate.statistics.cells import Cells, joined
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _ENTRY: Final = {"target", "defence", "dataset", "family", "perturbation", "setting"}
 _DATASET: Final = {"label", "task"}
-_UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Unknown(StoreError):
@@ -150,27 +159,32 @@ class RunFiles:
         Raises:
             StoreError: a damaged file.
         """
-        path = self._path("images", f"{cell.key}.npz")
-        if not path.exists():
-            return {}
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                names, trials = content["sample"].tolist(), content["trial"].tolist()
-                return {(str(n), int(trials[i])): i for i, n in enumerate(names)}
-        except (*_UNREADABLE, IndexError, TypeError) as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from None
+        images = self._arrays(cell, ("sample", "trial"))
+        pairs = zip(images.get("sample", ()), images.get("trial", ()), strict=True)
+        return {(str(name), int(trial)): place for place, (name, trial) in enumerate(pairs)}
 
     def images(self, cell: CellRecord) -> dict[str, NDArray[Any]]:
-        """The recorded worst cases of a cell.
+        """The recorded worst cases of a cell, as `Record.images` has them; empty without any.
 
         Raises:
             StoreError: a damaged file.
         """
+        return self._arrays(cell)
+
+    def _arrays(self, cell: CellRecord, names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
         path = self._path("images", f"{cell.key}.npz")
+        if not path.exists():
+            return {}
         try:
-            return self._record.images(cell)
+            # numpy leaves a file open that it cannot read
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+                found = {name: content[name] for name in names or content.files}
+            lengths = {len(array) for array in found.values()}
         except _UNREADABLE as error:
             raise StoreError(f"{path}: cannot be read: {error}") from None
+        if len(lengths) != 1:
+            raise StoreError(f"{path}: expected as many pictures as samples, got others")
+        return found
 
     def _columns(self, cell: CellRecord) -> Columns:
         path = self._path("samples", f"{cell.key}.parquet")

@@ -52,6 +52,10 @@ class Shelf:
         """Keys of the plan, in its order."""
         return self._keys
 
+    @property
+    def _dense(self) -> bool:
+        return self.files.task.kind in DENSE
+
     def about(self) -> dict[str, Any]:
         """What the head of the page says of the run."""
         manifest = self.files.manifest
@@ -87,7 +91,7 @@ class Shelf:
 
     def _with_briefs(self, sheet: Sheet, keys: list[str]) -> Sheet:
         briefs = [self.brief(key) for key in keys]
-        return cells.with_briefs(sheet, briefs, dense=self.files.task.kind in DENSE)
+        return cells.with_briefs(sheet, briefs, dense=self._dense)
 
     def brief(self, key: str) -> Brief:
         """What the files of one cell say in short; a damaged one is said, and stops nothing."""
@@ -108,7 +112,9 @@ class Shelf:
                 said = f"{error.get('type', 'error')}: {error.get('message', '')}"
                 return Brief(cells.FAILED, said)
             found = outcomes(self.files.rows(cell), cell.family, task=self.files.task)
-            return cells.brief_of(found, len(self.files.pictured(cell)))
+            pictures = len(self.files.pictured(cell))
+            clean = cell.family == "none"
+            return cells.brief_of(found, pictures, clean=clean, dense=self._dense)
         except StoreError as error:
             return Brief(cells.DAMAGED, str(error))
 

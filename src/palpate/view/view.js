@@ -3,6 +3,7 @@
 // in the address after #, so that back, reload and a bookmark work. Texts only ever become text.
 const COUNT = 50;
 const HIDDEN = { cells: ["key", "problem"], samples: [] };
+const COLOURED = ["outcome", "verdict", "state"];
 const $ = (id) => document.getElementById(id);
 const make = (name, attributes = {}, ...inside) => {
   const made = document.createElement(name);
@@ -174,13 +175,14 @@ function drawBody() {
     return shown(row[place], column);
   };
   const rows = page.rows.map((row, index) => {
-    const cells = columns.map(([column, place], number) => {
+    const cells = columns.map(([column, place], nth) => {
       const text = words(row, column, place);
       const kind = column.kind === "text" ? null : "number";
-      if (number) return make("td", { class: kind, "data-word": column.choices.length ? row[place] : null }, text);
+      const word = COLOURED.includes(column.name) ? row[place] : null;
+      if (nth) return make("td", { class: kind, "data-word": word }, text);
       const link = state.cell
         ? make("button", { type: "button", class: "open", tabindex: index ? "-1" : "0" }, text)
-        : make("a", { href: address(value(row, "key"), { text: "", sort: null, chosen: {} }), "aria-label": name(row), class: "open", tabindex: index ? "-1" : "0" }, text);
+        : make("a", { href: address(value(row, "key"), { text: "", sort: null, chosen: {} }), "aria-label": called(row), class: "open", tabindex: index ? "-1" : "0" }, text);
       return make("th", { scope: "row" }, link);
     });
     return make("tr", { "data-row": index }, ...cells);
@@ -188,7 +190,7 @@ function drawBody() {
   $("body").replaceChildren(...rows);
 }
 
-const name = (row) => ["model", "disturbance", "setting"].map((one) => value(row, one)).filter(Boolean).join(", ");
+const called = (row) => ["model", "disturbance", "dose", "setting"].map((one) => value(row, one)).filter((one) => one && one !== "–").join(", ");
 const openers = () => [...$("body").querySelectorAll(".open")];
 
 function focusRow(index) {
