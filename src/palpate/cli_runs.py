@@ -7,6 +7,7 @@ import typer
 
 from palpate import console
 from palpate.console import GATE_FAILED, INCOMPLETE, OK
+from palpate.errors import ConfigError
 
 RunFolder = Annotated[Path, typer.Argument(help="Run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -71,11 +72,27 @@ def check(
 
 def export(
     folder: RunFolder,
-    form: Annotated[str, typer.Option("--format", help="parquet, csv, json or junit.")],
+    form: Annotated[
+        str | None, typer.Option("--format", help="parquet, csv, json or junit.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="File; in the run by default.")] = None,
+    to: Annotated[str | None, typer.Option(help="mlflow or wandb, instead of a file.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow's URI, or a folder for an offline W&B run.")
+    ] = None,
+    project: Annotated[str, typer.Option(help="MLflow experiment or W&B project.")] = "palpate",
 ) -> None:
-    """Write the summary's rows (parquet, csv, json) or the run's checks (junit) to a file."""
+    """Write the summary's rows (parquet, csv, json), the checks (junit), or send the rows on."""
     from palpate.record import Record
-    from palpate.report.export import export as exported
 
-    console.say(str(exported(Record.load(folder), form, path=output)))
+    if (form is None) == (to is None):
+        raise ConfigError("export: expected either --format or --to, got both or neither")
+    record = Record.load(folder)
+    if to is not None:
+        from palpate.sinks import send
+
+        console.say(send(record, to, project=project, where=tracking_uri))
+    else:
+        from palpate.report.export import export as exported
+
+        console.say(str(exported(record, str(form), path=output)))

@@ -83,6 +83,26 @@ class Run:
             return judge(self.record, load_gates(Path(gates)))
         return judge(self.record, parse_gates({"gates": list(gates)}))
 
+    def log_to(self, to: str, *, project: str = "palpate", where: str | None = None) -> str:
+        """Send the summary's rows to a tracker; never images, samples or cases.
+
+        Args:
+            to: "mlflow" or "wandb".
+            project: experiment (MLflow) or project (W&B).
+            where: tracking URI (MLflow), or folder of an offline run (W&B).
+
+        Returns:
+            Where the numbers are now.
+
+        Raises:
+            UnknownComponent: no such tracker.
+            ConfigError: its package is not installed.
+            StoreError: it could not be reached, or refused.
+        """
+        from palpate.sinks import send
+
+        return send(self.record, to, project=project, where=where)
+
     def to_pandas(self) -> Any:
         """The summary's rows as a `pandas.DataFrame`.
 
