@@ -101,3 +101,20 @@ def test_a_model_that_gives_everyone_the_same_answer_is_broken_though_accuracy_s
     assert lines["Corruptions"].finding == "breaks"
     assert "from gaussian noise (severity 2) on" in lines["Corruptions"].text
     assert "always gives one answer: balanced accuracy 50.0" in lines["Corruptions"].text
+
+
+def test_no_loss_is_no_finding_below_a_failed_check(synthetic, tmp_path):
+    maker = synthetic.Maker(tmp_path, cases=120, targets=("mamba",))
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(120)])
+    rows = [maker.outcome(i, right=True, linf=0.01, l2=1.0, rise=0.0) for i in range(120)]
+    setting = {"epsilon": 0.01, "norm": "linf", "steps": 20}
+    maker.cell("mamba", "attacks", "pgd", setting=setting, outcomes=rows)
+    maker.cell("mamba", "corruptions", "gaussian_noise", setting={"severity": 1}, outcomes=rows)
+
+    result = found(maker.write())
+    lines = {line.family: line for line in result.models[0][2]}
+
+    assert lines["Attacks"].finding == "cannot judge"
+    assert "the check 'the loss of the attack rises' failed" in lines["Attacks"].text
+    assert lines["Corruptions"].finding == "no loss shown"
+    assert "no evidence in either direction" in result.verdict

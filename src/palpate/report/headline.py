@@ -8,6 +8,7 @@ from typing import Literal
 
 from palpate.record import Record
 from palpate.report import words
+from palpate.report._doubt import doubt
 from palpate.report.fault_words import measured, silent, worst_fault
 from palpate.report.ladders import Ladder, models_of
 from palpate.report.one_answer import belongs, one_answer
@@ -77,7 +78,13 @@ MEANINGS: tuple[tuple[str, str], ...] = (
     ("weakens", "lower than on the same clean samples, beyond chance"),
     ("may weaken", "so on its own, but not after correction for the number of disturbances"),
     ("no loss shown", "no such difference, which is no proof that there is none"),
-    ("cannot judge", "no difference, but the clean model is no better than guessing either"),
+    (
+        "cannot judge",
+        (
+            "no difference, but the clean model is no better than guessing either, or a check of"
+            " the audit on itself failed"
+        ),
+    ),
     ("could not test", "the disturbance could not act, or its cells failed"),
 )
 
@@ -110,7 +117,10 @@ def verdict(evidence: Evidence) -> Verdict:
         (
             model,
             _clean(evidence.summary, model),
-            tuple(_family(model, family, evidence) for family in words.FAMILIES),
+            tuple(
+                _believed(_family(model, family, evidence), model, family, failed)
+                for family in words.FAMILIES
+            ),
         )
         for model in models_of(evidence.summary)
     )
@@ -201,6 +211,14 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
     if constant and finding in ("weakens", "may weaken"):
         finding = "breaks"
     return Line(name, finding, f"{said}; {constant}" if constant else said)
+
+
+def _believed(line: Line, model: str, family: str, failed: tuple[Check, ...]) -> Line:
+    """No loss is a finding only of an audit whose checks on itself have not failed."""
+    why = doubt(model, family, failed) if line.finding == "no loss shown" else None
+    if why is None:
+        return line
+    return Line(line.family, "cannot judge", f"{line.text}; the check '{why.check}' failed")
 
 
 def _left(row: Row, ladder: Ladder, text: str) -> str:
