@@ -133,7 +133,7 @@ class AnyAttack(Perturbation):
         best = self._finished(search)
         for images in (best, last):
             check_legal(self, clean, images, target.bounds)
-            self._check_budget(clean, images, target)
+            self._check_budget(search, images)
         moved = (last != clean).flatten(1).any(dim=1)
         felt = zip(search.felt.tolist(), moved.tolist(), strict=True)
         status = tuple(_status(*pair) for pair in felt)
@@ -169,7 +169,7 @@ class AnyAttack(Perturbation):
         return None
 
     @abstractmethod
-    def _check_budget(self, clean: Images, images: Images, target: Target) -> None:
+    def _check_budget(self, search: Search, images: Images) -> None:
         """Raise BudgetError where the images have spent more than the budget."""
 
 
@@ -208,11 +208,12 @@ class NormAttack(AnyAttack):
             )
 
     @override
-    def _check_budget(self, clean: Images, images: Images, target: Target) -> None:
+    def _check_budget(self, search: Search, images: Images) -> None:
         if self.budget is None:
             return
-        spent = float(size(images.double() - clean.double(), self.norm).max())
-        slack = 1e-6 * (target.bounds.high - target.bounds.low)  # float32 rounding of clean + delta
+        bounds = search.target.bounds
+        spent = float(size(images.double() - search.images.double(), self.norm).max())
+        slack = 1e-6 * (bounds.high - bounds.low)  # float32 rounding of clean + delta
         if spent > self.budget + slack:
             raise BudgetError(f"{self!r}: expected at most {self.budget:.8g}, spent {spent:.8g}")
 

@@ -19,7 +19,14 @@ from palpate.registry import PERTURBATIONS
 
 Check = Callable[[Any], None]
 
-_LIGHT: Final = {"steps": 30, "queries": 300, "restarts": 1, "searches": 3}
+_LIGHT: Final = {
+    "steps": 30,
+    "queries": 300,
+    "restarts": 1,
+    "searches": 3,
+    "angles": 7,
+    "places": 3,
+}
 
 
 def of(family: str) -> list[Check]:

@@ -1,20 +1,36 @@
-"""Checks of attacks."""
+"""Checks of attacks: those with a norm by closed forms, those with another dose by random draws."""
 
 import dataclasses
+import math
 import typing
+from typing import Final
+
+import torch
 
 from palpate.attacks._nearest import MinimalAttack
+from palpate.attacks._parametric import ParametricAttack
 from palpate.attacks._projection import size
-from palpate.attacks.base import AnyAttack
+from palpate.attacks.base import AnyAttack, NormAttack
 from palpate.contracts.oracles import batch, constant, expect, linear, probe
 from palpate.errors import ConfigError
 from palpate.outcome import Status
 from palpate.scoring import scores
 
+_DOSES: Final = {"severity": (0.0, 0.5, 1.0, 2.0, 5.0), "coverage": (0.0, 0.05, 0.1, 0.3, 1.0)}
+
 
 def check_budget_kept(attack: AnyAttack) -> None:
-    """The difference stays within epsilon in every norm that the attack has."""
+    """The difference stays within epsilon in every norm that the attack has.
+
+    Of other budgets the frame is the judge, on every call; here something must have been spent.
+    """
     given = batch(4)
+    if not isinstance(attack, NormAttack):
+        for one in _doses(attack)[1:]:
+            images = one(probe(), given.images, given.references)
+            still = (images == given.images).flatten(1).all(dim=1)
+            expect(not bool(still.any()), f"{one!r}: moved nothing on a target with gradients")
+        return
     for norm in norms(attack):
         for epsilon in (1e-3, 0.03, 0.5):
             one = dataclasses.replace(attack, epsilon=epsilon, norm=norm)
@@ -25,10 +41,11 @@ def check_budget_kept(attack: AnyAttack) -> None:
 
 
 def check_zero_budget_is_identity(attack: AnyAttack) -> None:
-    """Epsilon 0 gives the images back."""
+    """A dose of 0 gives the images back."""
     given = batch(3)
-    images = dataclasses.replace(attack, epsilon=0.0)(probe(), given.images, given.references)
-    expect(bool((images == given.images).all()), f"{attack!r}: epsilon 0 changed the images")
+    none = _dosed(attack, 0.0)
+    images = none(probe(), given.images, given.references)
+    expect(bool((images == given.images).all()), f"{none!r}: changed the images")
 
 
 def check_optimum_of_linear_oracle(attack: AnyAttack) -> None:
@@ -38,6 +55,9 @@ def check_optimum_of_linear_oracle(attack: AnyAttack) -> None:
     """
     if isinstance(attack, MinimalAttack):
         _check_nearest_of_linear_oracle(attack)
+    if isinstance(attack, ParametricAttack):
+        _check_beats_random_draws(attack)
+    if not isinstance(attack, NormAttack) or isinstance(attack, MinimalAttack):
         return
     target, given = linear(), batch(8, classes=2, margin=0.3)
     weight = target.module.get_parameter("weight").detach()
@@ -77,19 +97,36 @@ def _check_nearest_of_linear_oracle(attack: MinimalAttack) -> None:
         expect(float(spent[~right].max()) == 0.0, f"{one!r}: moved what was wrong already")
 
 
+def _check_beats_random_draws(attack: ParametricAttack) -> None:
+    """On the linear oracle a few random draws break nothing that the attack leaves right."""
+    target, given = linear(), batch(16, classes=2, margin=0.1)
+    drawing = torch.Generator().manual_seed(2)
+    one = dataclasses.replace(attack, severity=5.0)
+    labels = target.logits(given.images).detach().argmax(1)
+    images = one(target, given.images, labels)
+    stands = target.logits(images).detach().argmax(1) == labels
+    expect(not bool(stands.all()), f"{one!r}: broke nothing on the linear oracle")
+    for _ in range(20):
+        drawn = 2 * torch.rand((len(images), one.count(images)), generator=drawing) - 1
+        tried = one.transformed(given.images, drawn, target.bounds)
+        broken = target.logits(tried).detach().argmax(1) != labels
+        missed = int((broken & stands).sum())
+        expect(missed == 0, f"{one!r}: a random draw breaks {missed} samples that it left right")
+
+
 def check_larger_budget_never_weaker(attack: AnyAttack) -> None:
     """On the oracle, more budget never means more right answers."""
     target, given = linear(), batch(32, classes=2, margin=0.1)
     right: list[float] = []
-    unit = 1 if attack.norm == "linf" else given.images[0].numel() ** 0.5
-    for epsilon in (0.0, 0.001, 0.005, 0.02, 0.1):
-        one = dataclasses.replace(attack, epsilon=epsilon * unit)
+    for one in _doses(attack):
         images = one(target, given.images, given.references)
         score = scores(target.predict(given.with_images(images)), given.references)
         right.append(float(score.mean()))
     expect(right == sorted(right, reverse=True), f"{attack!r}: accuracy over epsilon is {right}")
     bar = 0.0 if attack.needs else 0.2
-    expect(right[-1] <= bar, f"{attack!r}: a budget of 0.1 leaves {right[-1]:.2f} right")
+    if not isinstance(attack, NormAttack):
+        bar = right[0] - 0.1  # what is physically possible need not break everything
+    expect(right[-1] <= bar, f"{attack!r}: the largest dose leaves {right[-1]:.2f} right")
 
 
 def check_no_gradient_is_said(attack: AnyAttack) -> None:
@@ -103,16 +140,32 @@ def check_no_gradient_is_said(attack: AnyAttack) -> None:
 
 
 def check_impossible_budget_refused(attack: AnyAttack) -> None:
-    """An epsilon beyond the bounds, or below 0, is an error of the user."""
-    wide = {"linf": 1.5, "l2": float("-inf")}[norms(attack)[0]]
-    for epsilon in (wide, -0.1, float("nan")):
+    """A dose beyond what there is, or below 0, is an error of the user."""
+    if isinstance(attack, NormAttack):
+        wide = 1.5 if norms(attack)[0] == "linf" else -math.inf
+    else:
+        wide = 1.01 * _DOSES[attack.dose][-1]
+    for dose in (wide, -0.1, math.nan):
         try:
-            dataclasses.replace(attack, epsilon=epsilon).check(probe())
+            _dosed(attack, dose).check(probe())
         except ConfigError:
             continue
-        expect(False, f"{attack!r}: accepted epsilon {epsilon}")
+        expect(False, f"{attack!r}: accepted {attack.dose} {dose}")
 
 
-def norms(attack: AnyAttack) -> tuple[str, ...]:
+def _dosed(attack: AnyAttack, dose: float) -> AnyAttack:
+    return dataclasses.replace(attack, **{attack.dose: dose})
+
+
+def _doses(attack: AnyAttack) -> list[AnyAttack]:
+    """The attack at rising doses, the first 0; for the oracles' images."""
+    if not isinstance(attack, NormAttack):
+        return [_dosed(attack, dose) for dose in _DOSES[attack.dose]]
+    pixels = batch(1).images.numel()
+    unit = {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels)}[attack.norm]
+    return [_dosed(attack, dose * unit) for dose in (0.0, 0.001, 0.005, 0.02, 0.1)]
+
+
+def norms(attack: NormAttack) -> tuple[str, ...]:
     """The norms that this attack has, from the type of its field."""
     return typing.get_args(typing.get_type_hints(type(attack))["norm"])
