@@ -8,9 +8,12 @@ import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Generator, Tensor
 from torch.nn import functional
+
+from palpate import registry
+from palpate.errors import nearest
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Amount = Annotated[float, Field(ge=0.0)]
@@ -99,6 +102,65 @@ class Noise(_Augmentation):
         return (images + noise * deviation).clamp(0.0, 1.0)
 
 
+class Blur(_Augmentation):
+    """Blur by a Gaussian of a deviation drawn from 0 to `deviation` pixels."""
+
+    name: Literal["blur"] = "blur"
+    deviation: Amount = 1.0
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Blur each image by its own deviation; the border is repeated."""
+        count, channels = images.shape[:2]
+        radius = math.ceil(3 * self.deviation)
+        deviation = torch.rand(count, 1, generator=generator) * self.deviation
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        kernels = torch.exp(-0.5 * (offsets / deviation.clamp(min=1e-3)).square())
+        kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+        padded = functional.pad(images, (radius,) * 4, mode="replicate")
+        flat = padded.reshape(1, count * channels, *padded.shape[2:])
+        for kernel in (kernels[:, None, None, :], kernels[:, None, :, None]):
+            flat = functional.conv2d(flat, kernel, groups=count * channels)
+        return flat.reshape(images.shape).clamp(0.0, 1.0)
+
+
+class Corrupt(_Augmentation):
+    """Pass each image, with `probability`, through one of this repository's corruptions.
+
+    Which one, and its severity from 1 to `severity`, are drawn for each image. An audit with the
+    same corruptions then measures what the model was trained on, and says nothing of others.
+    """
+
+    name: Literal["corrupt"] = "corrupt"
+    corruptions: tuple[str, ...] = ("gaussian_noise", "defocus_blur")
+    severity: Annotated[int, Field(ge=1, le=5)] = 3
+    probability: Share = 0.5
+
+    @field_validator("corruptions")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = registry.names("corruptions")
+        for name in names:
+            if name not in known:
+                raise ValueError(f"no corruption named {name!r}; {nearest(name, known)}")
+        if not names:
+            raise ValueError("expected at least one corruption")
+        return names
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """Corrupt each chosen image by its own draw."""
+        count = len(images)
+        chosen = torch.rand(count, generator=generator) < self.probability
+        kinds = torch.randint(len(self.corruptions), (count,), generator=generator).tolist()
+        levels = torch.randint(1, self.severity + 1, (count,), generator=generator).tolist()
+        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+        changed = images.clone()
+        for i in torch.nonzero(chosen).flatten().tolist():
+            setting = {"severity": levels[i]}
+            corruption = registry.create("corruptions", self.corruptions[kinds[i]], setting)
+            changed[i : i + 1] = corruption(images[i : i + 1], seeds=[seeds[i]])
+        return changed
+
+
 class Erase(_Augmentation):
     """Hide, with `probability`, one square of up to `side` of the image's side behind mid-grey."""
 
@@ -118,7 +180,9 @@ class Erase(_Augmentation):
         return torch.where(inside & chosen, 0.5, images)
 
 
-Augmentation = Annotated[Flip | Affine | Intensity | Noise | Erase, Field(discriminator="name")]
+Augmentation = Annotated[
+    Flip | Affine | Intensity | Noise | Blur | Corrupt | Erase, Field(discriminator="name")
+]
 
 
 def augmented(

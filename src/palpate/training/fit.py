@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from palpate.errors import ConfigError, DataError
 from palpate.seeds import Seeds
+from palpate.training.adversarial import harden, robust_score
 from palpate.training.augment import augmented
 from palpate.training.descent import make_optimiser, rate_at
 from palpate.training.masks import MaskLoss, are_masks, mask_scores
@@ -121,6 +122,15 @@ def fit(
     for epoch in range(len(kept.curve) + 1, recipe.epochs + 1):
         row = _train_epoch(model, average, optimiser, recipe, epoch, train, mean, std)
         row |= _validate(average, validation, mean, std)
+        if recipe.adversarial is not None:
+            row["validation_robust"] = robust_score(
+                average,
+                validation,
+                recipe.adversarial,
+                mean=mean,
+                std=std,
+                seeds=Seeds(recipe.seed, "validation attack"),
+            )
         kept.curve.append(row)
         if _is_best(kept, recipe.select_by):
             kept.best, kept.best_epoch = _snapshot(average), epoch
@@ -198,11 +208,17 @@ def _train_epoch(
     total, rate = 0.0, 0.0
     model.train()
     with seeded(recipe, "epoch", trial=epoch) as seed:
-        for index, (images, labels, tokens) in enumerate(_batches(recipe, train, seed)):
+        for index, examples in enumerate(_batches(recipe, train, seed)):
+            images, (_, labels, tokens) = examples.images, examples
             step = (epoch - 1) * per_epoch + index + 1
             rate = rate_at(recipe, step / per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = rate
+            if recipe.adversarial is not None:
+                seeds = Seeds(seed, "training attack", index)
+                images = harden(
+                    model, examples, recipe.adversarial, mean=mean, std=std, seeds=seeds
+                )
             asked = () if tokens is None else (tokens.to(device),)
             logits = model(normalise(images.to(device), mean, std), *asked)
             loss = criterion(logits, labels.to(device).long())

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from palpate.config import Spec, read_yaml
 from palpate.errors import ConfigError
+from palpate.training.adversarial import Adversarial
 from palpate.training.augment import Augmentation
 
 
@@ -32,9 +33,11 @@ class Recipe(BaseModel):
         class_balanced: weigh classes by the inverse of their frequency.
         gradient_clip: largest gradient norm, or None.
         augmentation: changes of the training images, applied in this order.
+        adversarial: attack in the loop, or None; see `training.adversarial`.
         ema: decay per step of the averaged weights, which are then what is validated and kept; or
             None for the weights as trained.
-        select_by: validation score whose best epoch is kept, ties by loss; `last` keeps the last.
+        select_by: validation score whose best epoch is kept, ties by loss; `robust` is the score
+            under the attack of `adversarial`; `last` keeps the last.
         storage: type of the checkpoint's numbers; the card speaks of the model as stored.
         seed: root of initial weights, order, augmentation and dropout.
         threads: torch threads; sums are cut differently for other numbers, so it decides bits.
@@ -59,8 +62,9 @@ class Recipe(BaseModel):
     class_balanced: bool = False
     gradient_clip: float | None = Field(default=None, gt=0.0)
     augmentation: tuple[Augmentation, ...] = ()
+    adversarial: Adversarial | None = None
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
-    select_by: Literal["accuracy", "auc", "dice", "loss", "last"] = "loss"
+    select_by: Literal["accuracy", "auc", "dice", "loss", "robust", "last"] = "loss"
     storage: Literal["float32", "float16"] = "float32"
     seed: int = 0
     threads: int = Field(default=1, ge=1)
