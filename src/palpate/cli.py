@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from palpate import cli_runs, cli_view, console
+from palpate import cli_data, cli_runs, cli_view, console
 from palpate.console import INCOMPLETE, INTERRUPTED, OK, USAGE
 from palpate.errors import PalpateError, UsageError
 
@@ -42,19 +42,26 @@ def run(
     store: Store = None,
     limit: Limit = None,
     set_: Set = None,
-    engine: Annotated[str, typer.Option(help="Who runs the cells.")] = "local",
+    engine: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
     workers: Annotated[int, typer.Option(help="Cells that run at once.")] = 1,
+    address: Annotated[str, typer.Option(help="Ray cluster: auto or HOST:PORT.")] = "",
+    gpus: Annotated[float, typer.Option(help="Per worker, a fraction to share one.")] = 0.0,
+    shards: Annotated[int, typer.Option(help="Parts of the samples per cell.")] = 1,
+    option: Annotated[list[str] | None, typer.Option(help="Of the engine: a=b.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop.")] = False,
     json: Json = False,
 ) -> None:
     """Run an audit file; goes on where an earlier run stopped."""
+    from palpate.campaign.crew import Crew
+
+    words = {"engine": engine, "workers": workers, "address": address}
+    crew = Crew.parsed(option or (), gpus=gpus, shards=shards, **words)
     _run(
         audit,
         store or Path("runs") / audit.stem,
         limit=limit,
         overrides=tuple(set_ or ()),
-        engine=engine,
-        workers=workers,
+        crew=crew,
         dry_run=dry_run,
         json=json,
         command=f"palpate {' '.join(sys.argv[1:])}",
@@ -156,11 +163,8 @@ def train(
 
 
 for verb in (
-    cli_runs.compare,
-    cli_runs.check,
-    cli_runs.export,
-    cli_view.view,
-    cli_view.bundle,
+    *(cli_runs.compare, cli_runs.check, cli_runs.export),
+    *(cli_view.view, cli_view.bundle, cli_data.prompts),
 ):
     app.command()(verb)
 
@@ -201,8 +205,7 @@ def _run(
     command: str,
     limit: int | None = None,
     overrides: tuple[str, ...] = (),
-    engine: str = "local",
-    workers: int = 1,
+    crew: Any = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -221,7 +224,7 @@ def _run(
     from palpate.statistics.summary import summarise
 
     with console.progress(quiet=json) as watch:
-        record = drive(audit, store, command=command, engine=engine, workers=workers, watch=watch)
+        record = drive(audit, store, command=command, crew=crew, watch=watch)
     summary = summarise(record)
     page = render(record, store / "report.html")
     failed = [cell for cell in record.cells if cell.status != "ok"]

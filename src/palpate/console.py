@@ -70,16 +70,18 @@ def _bar() -> Generator[Watch]:
 
         def watch(at: "Progress") -> None:
             text = "starting" if at.finished is None else _cell(at.finished.cell.entry)
+            text = "waiting for another run" if at.elsewhere else text
             bar.update(task, total=at.total, completed=at.done, description=text)
 
         yield watch
 
 
 def _line(at: "Progress") -> str:
+    if at.elsewhere:
+        return f"[{at.done}/{at.total}] waiting for {at.elsewhere} that another run holds"
     if at.finished is None:
         return f"[{at.done}/{at.total}] cells already done"
-    record = at.finished.record
-    end = "" if record.status == "ok" else f"  ERROR {(record.error or {}).get('message', '')}"
+    end = f"  ERROR {at.finished.error}" if at.finished.error else ""
     return (
         f"[{at.done}/{at.total}] {_cell(at.finished.cell.entry)} {at.finished.seconds:.1f} s{end}"
     )

@@ -1,6 +1,7 @@
 """Keeps the worst cases of a cell as images for the report, masks included."""
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palpate.outcome import Outcome
+
+
+def badness(score: float, probabilities: Iterable[float], *, finite: bool) -> float:
+    """How wrong an answer is, and how sure of it: the larger, the worse."""
+    return 1.0 - score + (max(probabilities, default=0.0) if finite else 1.0)
 
 
 class Pictures(NamedTuple):
@@ -41,9 +47,8 @@ class WorstCases:
 
     def offer(self, outcome: Outcome, pictures: Pictures) -> None:
         """Keep this case if it is among the worst."""
-        confidence = max(outcome.probabilities, default=0.0) if outcome.finite else 1.0
-        badness = 1.0 - outcome.score + confidence
-        entry = (badness, outcome.sample, outcome.trial, pictures)
+        bad = badness(outcome.score, outcome.probabilities, finite=outcome.finite)
+        entry = (bad, outcome.sample, outcome.trial, pictures)
         if len(self._heap) < self.limit:
             heapq.heappush(self._heap, entry)
         elif self.limit and entry[:3] > self._heap[0][:3]:

@@ -2,48 +2,30 @@
 
 A process of its own loads data and models once, by the audit file, and is handed keys; it plans the
 audit again and refuses to work for one that differs in anything. Threads are shared out evenly and
-set, since processes that each take all cores slow each other down several times.
+set, since processes that each take all cores slow each other down several times. A process that
+dies takes no other with it: another one is started, and its unit is handed out again.
 """
 
-import functools
 import multiprocessing
 import os
 import signal
-import sys
-import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import Final, NamedTuple, final
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Final, cast, final
 
 from typing_extensions import override
 
-from palpate.campaign.engine import Engine, Finished
-from palpate.campaign.plan import Cell, make_plan, resolve
-from palpate.campaign.worker import Worker
-from palpate.config import AuditConfig
-from palpate.errors import ConfigError, StoreError
-from palpate.record import CellRecord
+from palpate.campaign.crew import Crew
+from palpate.campaign.engine import RETRIES, Engine, Losses, errand_of
+from palpate.campaign.hand import Errand, Hand, cores
+from palpate.campaign.unit import Ended, Unit
+from palpate.errors import ConfigError, PalpateError, StoreError
 
 _MOST: Final = 256
-
-
-class _Errand(NamedTuple):
-    """What a process needs to rebuild the audit."""
-
-    config: str
-    base: Path
-    limit: int | None
-    folder: Path
-    threads: int
-
-
-class _Hand(NamedTuple):
-    """A worker in its own process, with the cells by key."""
-
-    worker: Worker
-    cells: dict[str, Cell]
 
 
 @final
@@ -51,75 +33,173 @@ class LocalEngine(Engine):
     """No ports and no services; what tests, notebooks and laptops use."""
 
     @override
-    def run(self, cells: Sequence[Cell], worker: Worker, *, workers: int = 1) -> Iterator[Finished]:
-        if not 1 <= workers <= _MOST:
-            raise ConfigError(f"workers: expected 1 to {_MOST}, got {workers}")
-        if workers == 1 or len(cells) < 2:
-            yield from _here(cells, worker)
+    def run(self, units: Sequence[Unit], hand: Hand, crew: Crew) -> Iterator[Ended]:
+        crew.check_options()
+        if crew.workers > _MOST:
+            raise ConfigError(f"workers: expected 1 to {_MOST}, got {crew.workers}")
+        if crew.workers == 1 and not crew.gpus:
+            yield from map(hand.attempt, units)
             return
-        if not worker.audit.again or worker.audit.base is None:
-            raise ConfigError(
-                f"workers: expected an audit file to run with {workers} processes, got models or"
-                " data handed in from Python"
-            )
-        yield from _beside(cells, worker, workers)
+        devices = _devices(crew)
+        pool = _Pool(errand_of(hand, crew), crew, Losses(hand), deque(units), devices)
+        try:
+            yield from pool.run(min(crew.workers, len(units)))
+        finally:
+            pool.stop()
 
 
-def _here(cells: Sequence[Cell], worker: Worker) -> Iterator[Finished]:
-    for cell in cells:
-        start = time.perf_counter()
-        record = worker.run(cell)
-        yield Finished(cell, record, time.perf_counter() - start)
+@dataclass
+class _Seat:
+    """One process at work.
+
+    Attributes:
+        number: of the worker.
+        process: that runs.
+        pipe: units go in, `Ended` comes out.
+        unit: what it has in hand.
+        ready: whether it has loaded.
+    """
+
+    number: int
+    process: BaseProcess
+    pipe: Connection
+    unit: Unit | None = None
+    ready: bool = False
 
 
-def _beside(cells: Sequence[Cell], worker: Worker, workers: int) -> Iterator[Finished]:
-    by_key = {cell.key: cell for cell in cells}
-    audit = worker.audit
-    assert audit.base is not None
-    errand = _Errand(
-        config=audit.config.model_dump_json(),
-        base=audit.base,
-        limit=audit.limit,
-        folder=worker.folder.resolve(),
-        threads=max(1, (os.cpu_count() or 1) // workers),
-    )
-    pool = ProcessPoolExecutor(
-        min(workers, len(cells)),
-        mp_context=multiprocessing.get_context("spawn"),
-    )
+@dataclass
+class _Pool:
+    """Processes that come and go, and the units that wait for them."""
+
+    errand: Errand
+    crew: Crew
+    losses: Losses
+    waiting: deque[Unit]
+    devices: list[str]
+    seats: list[_Seat] = field(default_factory=list[_Seat])
+    failed_starts: int = 0
+
+    def run(self, workers: int) -> Iterator[Ended]:
+        for number in range(workers):
+            self._start(number)
+        while any(seat.unit for seat in self.seats) or self.waiting:
+            ready = wait([seat.pipe for seat in self.seats])
+            for seat in [seat for seat in self.seats if seat.pipe in ready]:
+                ended = self._heard(seat)
+                self._feed()
+                if ended is not None:
+                    yield ended
+
+    def stop(self) -> None:
+        """End all processes; what they had in hand is free for others."""
+        for seat in self.seats:
+            if seat.unit is None:
+                seat.pipe.close()
+            else:
+                seat.process.terminate()
+        for seat in self.seats:
+            if seat.unit is None:
+                seat.process.join(timeout=5)
+                seat.process.kill()
+            seat.process.join()
+            if seat.unit is not None:
+                self.losses.hand.claims.drop(seat.unit.name)
+
+    def _start(self, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        threads = max(1, cores() // self.crew.workers)
+        device = self.devices[number % len(self.devices)] if self.devices else None
+        arguments = (theirs, self.errand, threads, device)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        self.seats.append(_Seat(number, process, ours))
+
+    def _heard(self, seat: _Seat) -> Ended | None:
+        """Take what a worker says; None where there is nothing to tell."""
+        try:
+            said = cast("Ended | PalpateError | None", seat.pipe.recv())
+        except (EOFError, OSError):
+            return self._lost(seat)
+        if isinstance(said, PalpateError):
+            raise said
+        self.failed_starts, seat.ready, seat.unit = 0, True, None
+        return said
+
+    def _feed(self) -> None:
+        """Give every idle worker a unit."""
+        for seat in self.seats:
+            if seat.ready and seat.unit is None and self.waiting:
+                seat.unit = self.waiting.popleft()
+                with suppress(OSError):  # it has died: the next look at the pipe says so
+                    seat.pipe.send(seat.unit)
+
+    def _lost(self, seat: _Seat) -> Ended | None:
+        seat.process.join()
+        self.seats.remove(seat)
+        why = _cause(seat.process.exitcode)
+        ended = None
+        if not seat.ready:
+            self.failed_starts += 1
+            if self.failed_starts > RETRIES:
+                raise StoreError(
+                    f"expected {self.crew.workers} workers to start, lost {self.failed_starts}"
+                    f" while they loaded data and models ({why}); run again, with fewer"
+                )
+        elif seat.unit is not None:
+            next_ = self.losses.after(seat.unit, why)
+            if isinstance(next_, Unit):
+                self.waiting.append(next_)
+            else:
+                ended = next_
+        if self.waiting:
+            self._start(seat.number)
+        return ended
+
+
+def _serve(pipe: Connection, errand: Errand, threads: int, device: str | None) -> None:
+    """Load once, then run what comes until nothing more does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops handing out work
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # read at the first use of a device
     try:
-        waiting = [pool.submit(_work, errand, key) for key in by_key]
-        for done in as_completed(waiting):
-            key, record, seconds = done.result()
-            yield Finished(by_key[key], record, seconds)
-    except BrokenProcessPool:
-        raise StoreError(
-            f"expected {workers} workers to run to the end, lost one (out of memory?); what was"
-            " finished stays: run again, with fewer"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        hand = Hand.rebuilt(errand, threads=threads, gpu=device is not None)
+        pipe.send(None)
+        while True:
+            pipe.send(hand.attempt(pipe.recv()))
+    except PalpateError as error:
+        pipe.send(error)
+    except (EOFError, OSError):  # the parent has closed the pipe, or is gone
+        return
 
 
-@functools.cache
-def _hand(errand: _Errand) -> _Hand:
-    """Rebuild the audit, once in each process."""
+def _devices(crew: Crew) -> list[str]:
+    """What each worker may see of the GPUs, as CUDA_VISIBLE_DEVICES; empty for the CPU.
+
+    Raises:
+        ConfigError: more GPUs are asked for than there are.
+    """
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops handing out work
-    torch.set_num_threads(errand.threads)
-    sys.path.insert(0, str(errand.base))  # a user's own factory lies beside the audit file
-    audit = resolve(AuditConfig.model_validate_json(errand.config), errand.base, errand.limit)
-    return _Hand(Worker(audit, errand.folder), {c.key: c for c in make_plan(audit).cells})
-
-
-def _work(errand: _Errand, key: str) -> tuple[str, CellRecord, float]:
-    hand = _hand(errand)
-    if key not in hand.cells:
-        raise StoreError(
-            "expected the data, weights and versions that the audit was planned with, got others in"
-            " a worker; run the same command again"
+    if not crew.gpus:
+        return []
+    count = torch.cuda.device_count()
+    whole = max(1, int(crew.gpus))
+    per_device = int(1 / crew.gpus + 1e-9) if crew.gpus < 1 else 1
+    seats = count // whole * per_device
+    if crew.workers > seats:
+        raise ConfigError(
+            f"gpus: expected at most what this machine has, {count}; got {crew.workers} workers"
+            f" with {crew.gpus:g} each"
         )
-    start = time.perf_counter()
-    record = hand.worker.run(hand.cells[key])
-    return key, record, time.perf_counter() - start
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = asked.split(",") if asked else [str(i) for i in range(count)]
+    return [",".join(names[i : i + whole]) for i in range(0, count - whole + 1, whole)]
+
+
+def _cause(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"signal {name}" + (", out of memory?" if name == "SIGKILL" else "")
+    return f"exit status {code}"

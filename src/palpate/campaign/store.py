@@ -1,8 +1,9 @@
-"""The run directory: opened for one audit only, cells claimed as done by their file."""
+"""The run directory: opened for one audit, and one version of the components, only."""
 
 import os
 import platform
 import sys
+import uuid
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 
 from palpate import __version__
+from palpate.campaign.inventory import inventory
 from palpate.campaign.plan import Audit, Plan
 from palpate.errors import StoreError
-from palpate.record import SCHEMA_VERSION, read_cell, read_json, write_json
+from palpate.record import SCHEMA_VERSION, read_json, write_json
 
 _PACKAGES = ("torch", "numpy", "scipy", "pyarrow", "pydantic", "safetensors", "timm")
 
@@ -25,31 +27,49 @@ def open_run(folder: Path, audit: Audit, plan: Plan, *, command: str) -> None:
         StoreError: another audit's run, files that are no run, or a place that cannot be written.
     """
     path = folder / "run.json"
-    if path.exists():
-        found = read_json(path).get("identity")
-        if found != plan.identity:
-            raise StoreError(
-                f"{folder} holds another audit (identity {str(found)[:12]}, this one"
-                f" {plan.identity[:12]}); expected the same audit file, data, weights and limit:"
-                " choose another --store"
-            )
-        return
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"expected a folder at {folder}, got a file")
-    if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
-        raise StoreError(f"expected an empty folder or a run at {folder}, got other files")
-    write_json(path, _manifest(audit, plan, command=command))
-
-
-def is_done(folder: Path, key: str) -> bool:
-    """Whether a cell has a good result; a missing, damaged or failed one is run again."""
-    path = folder / "cells" / f"{key}.json"
     if not path.exists():
-        return False
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"expected a folder at {folder}, got a file")
+        names = {p.name for p in folder.iterdir()} if folder.is_dir() else set[str]()
+        if "run.json" not in names and any(not name.startswith(".") for name in names):
+            raise StoreError(f"expected an empty folder or a run at {folder}, got other files")
+        _create(path, _manifest(audit, plan, command=command))
+    found = read_json(path).get("identity")
+    if found != plan.identity:
+        raise StoreError(
+            f"{folder} holds another audit (identity {str(found)[:12]}, this one"
+            f" {plan.identity[:12]}); expected the same audit file, data, weights and limit:"
+            " choose another --store"
+        )
+
+
+def check_versions(folder: Path) -> None:
+    """Refuse to add cells to a run that other versions of the components began.
+
+    Raises:
+        StoreError: names both versions of Palpate.
+    """
+    manifest = read_json(folder / "run.json")
+    found = manifest.get("inventory", inventory())
+    if found != inventory():
+        raise StoreError(
+            f"{folder} was begun with other components (inventory {found[:12]}, palpate"
+            f" {manifest.get('palpate')}); here {inventory()[:12]}, palpate {__version__}: expected"
+            " one installation for all cells of a run; choose another --store"
+        )
+
+
+def _create(path: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest unless a peer was first."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_json(draft, manifest)
     try:
-        return read_cell(path).status == "ok" and (folder / "samples" / f"{key}.parquet").exists()
-    except StoreError:
-        return False
+        path.hardlink_to(draft)  # fails where the name exists, as a rename does not
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        draft.replace(path)
+    draft.unlink(missing_ok=True)
 
 
 def _manifest(audit: Audit, plan: Plan, *, command: str) -> dict[str, Any]:
@@ -59,6 +79,7 @@ def _manifest(audit: Audit, plan: Plan, *, command: str) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "palpate": __version__,
         "identity": plan.identity,
+        "inventory": inventory(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "config": audit.config.model_dump(mode="json"),

@@ -1,19 +1,21 @@
-"""Runs one cell; safe to repeat."""
+"""Runs one cell, or a shard of one; safe to repeat."""
 
+import gc
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
+import torch
 
 from palpate.campaign.plan import Audit, Cell, protect
+from palpate.campaign.shards import Part, Shard, check_once
+from palpate.campaign.unit import Unit
 from palpate.errors import StoreError
-from palpate.evaluation import evaluate
-from palpate.outcome import Outcome
+from palpate.evaluation import Evaluation, evaluate
 from palpate.record import CellRecord, write_cell
 
-_STUDIED = 64  # samples that a search looks at; fixed, so that the batch size changes no result
+Shrunk = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -28,63 +30,94 @@ class Worker:
     audit: Audit
     folder: Path
 
-    def run(self, cell: Cell) -> CellRecord:
+    def run(self, cell: Cell, unit: Unit | None = None, *, shrunk: Shrunk | None = None) -> str:
         """Evaluate a cell and write it; a cell that raises is recorded as an error.
+
+        Out of memory halves the batch until it fits, or one sample does not.
+
+        Args:
+            cell: what to do.
+            unit: part of it, and batch size; the whole cell with the audit's by default.
+            shrunk: told the batch size that did not fit.
+
+        Returns:
+            The message of the error; empty for a good result.
 
         Raises:
             StoreError: the result cannot be written; nothing half-written is left.
         """
-        try:
-            record, outcomes, images = self._evaluated(cell)
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the campaign goes on; the cell tells why
-            failed = _record(
-                cell,
-                status="error",
-                error={
-                    "type": type(error).__name__,
-                    "message": str(error),
-                    "traceback": traceback.format_exc(),
-                },
-            )
-            write_cell(self.folder, failed, [])
-            return failed
-        write_cell(self.folder, record, outcomes, images)
-        return record
+        unit = unit or Unit(cell.key)
+        home, size = unit.home(self.folder), unit.batch_size or self.audit.config.batch_size
+        while True:
+            try:
+                record, found = self._evaluated(cell, unit.shard, size)
+                break
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the campaign goes on; the cell tells why
+                if not (out_of_memory(error) and size > 1):
+                    write_cell(home, failure(cell, error), [])
+                    return str(error)
+            # outside of the handler, which would keep the tensors alive
+            (shrunk or _ignore)(size)
+            size //= 2
+            _free_memory()
+        write_cell(home, record, found.outcomes, found.images)
+        return ""
 
-    def _evaluated(self, cell: Cell) -> tuple[CellRecord, list[Outcome], dict[str, NDArray[Any]]]:
-        config, samples = self.audit.config, self.audit.samples
+    def _evaluated(
+        self, cell: Cell, shard: Shard | None, size: int
+    ) -> tuple[CellRecord, Evaluation]:
+        config, samples, asked = self.audit.config, self.audit.samples, cell.perturbation
         target = protect(self.audit, self.audit.targets[cell.target], cell.defence)
-        result = evaluate(
+        first, end = shard or (0, len(samples))
+        found = evaluate(
             target,
-            samples.batches(config.batch_size),
-            perturbation=cell.perturbation,
+            Part(samples, (first, end), size),
+            perturbation=asked,
             seed=config.seed,
             storage=config.storage,
             gallery=config.gallery,
-            study=samples.batch(range(min(len(samples), _STUDIED))),
+            study=None if asked is None else samples.batch(asked.studied(len(samples))),
         )
-        trials = len(result.notes)  # a campaign that stops by itself has fewer than were asked for
-        record = _record(cell, status="ok", trials=trials, samples=len(samples), notes=result.notes)
-        return record, result.outcomes, result.images
+        trials = len(found.notes)  # a campaign that stops by itself has fewer than were asked for
+        record = CellRecord(
+            key=cell.key,
+            status="ok",
+            trials=trials,
+            samples=end - first,
+            notes=found.notes,
+            **cell.entry,
+        )
+        outcomes = found.outcomes
+        check_once(record, [o.trial for o in outcomes], [o.sample for o in outcomes])
+        return record, found
 
 
-def _record(
-    cell: Cell,
-    *,
-    status: str,
-    trials: int = 0,
-    samples: int = 0,
-    notes: list[dict[str, object]] | None = None,
-    error: dict[str, str] | None = None,
-) -> CellRecord:
+def failure(cell: Cell, error: Exception) -> CellRecord:
+    """The record of a cell that has no result."""
+    words = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
     return CellRecord(
-        key=cell.key,
-        status=status,
-        trials=trials,
-        samples=samples,
-        notes=notes or [],
-        error=error,
-        **cell.entry,
+        key=cell.key, status="error", trials=0, samples=0, notes=[], error=words, **cell.entry
     )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may help: the device's memory, or this machine's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _ignore(size: int) -> None:
+    del size
