@@ -49,6 +49,27 @@ def few():
     return Trained(target, batch.images, batch.references)
 
 
+@pytest.fixture(scope="session")
+def cheap():
+    """A network of one convolution, fitted here to 60 real images, for what asks a lot."""
+    samples = registry.create("datasets", "medmnist", {}).load(60)
+    batch = samples.batch(range(60))
+    draw = torch.Generator().manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 5, stride=4, padding=2), nn.ReLU(), nn.Flatten(), nn.Linear(392, 2)
+    )
+    with torch.no_grad():
+        for tensor in module.parameters():
+            tensor.copy_(0.1 * torch.randn(tensor.shape, generator=draw))
+    optimiser = torch.optim.Adam(module.parameters(), 0.01)
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(batch.images), batch.references).backward()
+        optimiser.step()
+    optimiser.zero_grad()
+    return Trained(Target(module.eval(), samples.task), batch.images, batch.references)
+
+
 class Masked(NamedTuple):
     target: Target
     images: torch.Tensor

@@ -1,8 +1,10 @@
 """Checks of attacks: those with a norm by closed forms, those with another dose by random draws."""
 
 import dataclasses
+import functools
 import math
 import typing
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -10,15 +12,45 @@ import torch
 from palpate.attacks._nearest import MinimalAttack
 from palpate.attacks._parametric import ParametricAttack
 from palpate.attacks._projection import size
+from palpate.attacks._prompting import PromptAttack
 from palpate.attacks.base import AnyAttack, NormAttack
-from palpate.contracts.oracles import batch, constant, expect, linear, probe
-from palpate.errors import ConfigError
+from palpate.contracts.oracles import batch, constant, expect, linear, probe, raises
+from palpate.contracts.prompted import prompted, with_questions
+from palpate.errors import CapabilityError, ConfigError
 from palpate.outcome import Status
+from palpate.perturbation import Perturbation
 from palpate.scoring import scores
+from palpate.seeds import Seeds
 
 _DOSES: Final = {"severity": (0.0, 0.5, 1.0, 2.0, 5.0), "coverage": (0.0, 0.05, 0.1, 0.3, 1.0)}
 
 
+def _of_images(check: Callable[[AnyAttack], None]) -> Callable[[Perturbation], None]:
+    """The check, for attacks that search among images; others pass."""
+
+    @functools.wraps(check)
+    def checked(attack: Perturbation) -> None:
+        if isinstance(attack, AnyAttack):
+            check(attack)
+
+    return checked
+
+
+def check_only_the_question_changes(attack: Perturbation) -> None:
+    """An attack on questions hands the images on, and is refused where there is none."""
+    if not isinstance(attack, PromptAttack):
+        return
+    target, given = prompted(), with_questions(batch(3))
+    with attack.applied(target, given, seeds=Seeds()) as world:
+        expect(world.batch.images is given.images, f"{attack!r}: touched the images")
+        moved = [new != old for new, old in zip(world.batch.prompts, given.prompts, strict=True)]  # pyright: ignore
+        said = [status is Status.OK for status in world.status]
+        expect(moved == said, f"{attack!r}: changed {moved}, and said {said}")
+    refused = raises(CapabilityError, lambda: attack.check(probe()))
+    expect(refused, f"{attack!r}: accepted a task without questions")
+
+
+@_of_images
 def check_budget_kept(attack: AnyAttack) -> None:
     """The difference stays within epsilon in every norm that the attack has.
 
@@ -40,6 +72,7 @@ def check_budget_kept(attack: AnyAttack) -> None:
             expect(spent > 0, f"{one!r}: moved nothing on a target with gradients")
 
 
+@_of_images
 def check_zero_budget_is_identity(attack: AnyAttack) -> None:
     """A dose of 0 gives the images back."""
     given = batch(3)
@@ -48,6 +81,7 @@ def check_zero_budget_is_identity(attack: AnyAttack) -> None:
     expect(bool((images == given.images).all()), f"{none!r}: changed the images")
 
 
+@_of_images
 def check_optimum_of_linear_oracle(attack: AnyAttack) -> None:
     """On a linear model the logit moves by epsilon times the dual norm of the weights.
 
@@ -93,7 +127,8 @@ def _check_nearest_of_linear_oracle(attack: MinimalAttack) -> None:
         least = ((logits[:, 1] - logits[:, 0]).abs() / dual)[right]
         spent = size(images - given.images, norm)
         ratio = float((spent[right] / least).max())
-        expect(ratio < 2, f"{one!r}: {ratio:.3f} times as far as the nearest")
+        bar = 2 if attack.needs else 3  # a few hundred queries only begin to find the direction
+        expect(ratio < bar, f"{one!r}: {ratio:.3f} times as far as the nearest")
         expect(float(spent[~right].max()) == 0.0, f"{one!r}: moved what was wrong already")
 
 
@@ -114,6 +149,7 @@ def _check_beats_random_draws(attack: ParametricAttack) -> None:
         expect(missed == 0, f"{one!r}: a random draw breaks {missed} samples that it left right")
 
 
+@_of_images
 def check_larger_budget_never_weaker(attack: AnyAttack) -> None:
     """On the oracle, more budget never means more right answers."""
     target, given = linear(), batch(32, classes=2, margin=0.1)
@@ -129,6 +165,7 @@ def check_larger_budget_never_weaker(attack: AnyAttack) -> None:
     expect(right[-1] <= bar, f"{attack!r}: the largest dose leaves {right[-1]:.2f} right")
 
 
+@_of_images
 def check_no_gradient_is_said(attack: AnyAttack) -> None:
     """A target that cannot be attacked is never called robust."""
     given = batch(3)
@@ -139,6 +176,7 @@ def check_no_gradient_is_said(attack: AnyAttack) -> None:
     )
 
 
+@_of_images
 def check_impossible_budget_refused(attack: AnyAttack) -> None:
     """A dose beyond what there is, or below 0, is an error of the user."""
     if isinstance(attack, NormAttack):
