@@ -35,6 +35,37 @@ def test_as_strong_as_torchattacks(few, norm, epsilon):
     assert ours <= theirs + 1 / 16 + 1e-6
 
 
+def test_no_weaker_than_torchattacks_on_average_in_l2(cheap):
+    """Half a point over many draws; 3 standard errors of the difference are allowed for chance."""
+    import torchattacks
+
+    target, images, labels = cheap
+    pairs = []
+    for number in range(6):
+        seeds = [1000 * number + i for i in range(60)]
+        attack = Square(norm="l2", epsilon=0.5, queries=100, rescale=True)
+        ours = right(target, attack(target, images, labels, seeds=seeds), labels).mean()
+        peer = torchattacks.Square(cheap.network, norm="L2", eps=0.5, n_queries=100, seed=number)
+        pairs.append([ours, right(target, peer(images, labels), labels).mean()])
+
+    ours, theirs = torch.tensor(pairs).unbind(1)
+    clean = right(target, images, labels).mean()
+    assert ours.mean() < clean - 0.05
+    assert ours.mean() <= theirs.mean() + 0.005 + 3 * (ours - theirs).std() / 6**0.5
+
+
+def test_the_first_window_is_the_largest(monkeypatch):
+    """Iteration 0 of algorithm 1 draws with p itself; halving begins after 10 of 10,000."""
+    asked = []
+    monkeypatch.setattr(
+        "palpate.attacks.square.share_at", lambda query, **_: asked.append(query) or 0.1
+    )
+    given = batch(2)
+    Square(epsilon=0.001, queries=4)(linear(), given.images, torch.tensor([0, 1]))
+
+    assert asked == [0, 1, 2]
+
+
 def test_weaker_than_the_white_box(few):
     target, images, labels = few
     blind = right(target, Square(queries=40)(target, images, labels), labels).mean()

@@ -44,6 +44,8 @@ class Autoattack(Attack):
             accuracy is the same.
     """
 
+    version = 2
+
     steps: int = 100
     targets: int = 9
     queries: int = 5000

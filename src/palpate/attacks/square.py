@@ -47,6 +47,7 @@ class Square(LossAttack):
             ensemble does not.
     """
 
+    version = 2
     needs: ClassVar[frozenset[str]] = frozenset()
 
     loss: LossName = field(default="margin", kw_only=True)
@@ -82,7 +83,7 @@ class Square(LossAttack):
                 if not len(rows):
                     break
             here, start = some(images, rows), some(clean, rows)
-            change = self._change(here - start, some(draws.steps, rows)[:, query], query)
+            change = self._change(here - start, some(draws.steps, rows)[:, query], query - 1)
             moved = self._inside(start + change, start, bounds)
             found = search.look(moved, rows=rows).loss
             old = some(loss, rows)
