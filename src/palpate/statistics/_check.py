@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from palpate.record import CellRecord
 from palpate.statistics.paired import label
 
 GRADIENT_FREE = frozenset(
-    {"square", "boundary", "hop_skip_jump", "spsa", "nes", "simple", "random_search"}
+    {"square", "boundary", "hop_skip_jump", "spsa", "nes", "simba", "random_search"}
 )
 TRANSFER = frozenset({"transfer"})
 Verdict = Literal["pass", "warn", "fail", "not run"]
@@ -61,7 +61,10 @@ def _words(model: str, perturbation: str, setting: Mapping[str, Any]) -> str:
     return ", ".join([model, perturbation.replace("_", " "), *words])
 
 
-_SHOWN = ("epsilon", "norm", "severity", "coverage", "scope", "flips")
+DOSES: Final = ("epsilon", "severity", "coverage")
+"""Parameters that say how strong a disturbance is; a component has one of them."""
+
+_SHOWN: Final = (*DOSES, "norm", "kind", "scope", "flips")
 
 
 def _short(value: object) -> str:
