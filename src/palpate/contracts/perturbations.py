@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from palpate.contracts.oracles import batch, expect, one, probe, row_by_row
+from palpate.contracts.prompted import needs_prompts, prompted, with_questions
 from palpate.perturbation import Perturbation
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
@@ -25,6 +26,11 @@ def check_same_seed_same_world(perturbation: Perturbation) -> None:
 def check_batch_equals_singles(perturbation: Perturbation) -> None:
     """A batch gives what its samples give one by one, bit for bit where the model does."""
     whole = batch(4)
+    asked = tuple(text for i in range(len(whole)) for text in _asked(perturbation, one(whole, i)))
+    expect(
+        _asked(perturbation, whole) == asked,
+        f"{perturbation!r}: samples alone are asked other questions than in the batch",
+    )
     together = _disturbed(perturbation, whole)
     alone = torch.cat([_disturbed(perturbation, one(whole, i)) for i in range(len(whole))])
     expect(
@@ -56,13 +62,13 @@ def check_order_does_not_matter(perturbation: Perturbation) -> None:
 
 def check_leaves_target_as_it_was(perturbation: Perturbation) -> None:
     """Weights, gradients, flags and hooks are as before, also after an exception inside."""
-    target = probe()
+    target, given = _met(perturbation, batch(2))
     before = _state(target)
     _answer(perturbation, batch(2), target)
     expect(_state(target) == before, f"{perturbation!r}: did not restore the target")
     try:
         with (
-            perturbation.prepared(target, batch(2)) as enter,
+            perturbation.prepared(target, given) as enter,
             enter(_SEEDS) as world,
         ):
             world.target.predict(world.batch)
@@ -98,23 +104,38 @@ def check_trials_differ_or_are_one(perturbation: Perturbation) -> None:
     expect(any(n != notes[0] for n in notes[1:]), f"{perturbation!r}: all trials are the same draw")
 
 
-def _disturbed(perturbation: Perturbation, given: Batch) -> Tensor:
+def _met(perturbation: Perturbation, given: Batch, *, exact: bool = False) -> tuple[Target, Batch]:
+    """Who is asked what: questions where the perturbation has to do with them."""
+    if needs_prompts(perturbation):
+        return prompted(row_by_row=exact), with_questions(given)
+    return (row_by_row() if exact else probe()), given
+
+
+def _exactly(perturbation: Perturbation, given: Batch) -> Batch:
     # a search amplifies rounding that depends on the batch size, so it meets a model without any;
     # a fault needs the plain model, whose modules are called once per batch
-    target = probe() if "weights" in perturbation.needs else row_by_row()
-    with perturbation.prepared(target, given) as enter, enter(_SEEDS) as world:
-        return world.batch.images.clone()
+    target, asked = _met(perturbation, given, exact="weights" not in perturbation.needs)
+    with perturbation.prepared(target, asked) as enter, enter(_SEEDS) as world:
+        return world.batch
+
+
+def _disturbed(perturbation: Perturbation, given: Batch) -> Tensor:
+    return _exactly(perturbation, given).images.clone()
+
+
+def _asked(perturbation: Perturbation, given: Batch) -> tuple[str, ...]:
+    return _exactly(perturbation, given).prompts or ()
 
 
 def _answer(perturbation: Perturbation, given: Batch, target: Target | None = None) -> Tensor:
-    asked = probe() if target is None else target
-    with perturbation.prepared(asked, given) as enter, enter(_SEEDS) as world:
+    own, asked = _met(perturbation, given)
+    with perturbation.prepared(target or own, asked) as enter, enter(_SEEDS) as world:
         return world.target.predict(world.batch).logits.clone()
 
 
 def _trial(perturbation: Perturbation, given: Batch, trial: int) -> Any:
-    target = probe()
-    with perturbation.prepared(target, given) as enter, enter(_SEEDS.at(trial)) as world:
+    target, asked = _met(perturbation, given)
+    with perturbation.prepared(target, asked) as enter, enter(_SEEDS.at(trial)) as world:
         return world.notes, world.batch.images.sum().item()
 
 
