@@ -3,7 +3,7 @@ import textwrap
 import pytest
 
 from palpate import config
-from palpate.errors import ConfigError, UnknownComponent
+from palpate.errors import ConfigError, ContractError, UnknownComponent
 
 GOOD = {
     "dataset": {"name": "medmnist"},
@@ -96,3 +96,11 @@ def test_settings_reach_into_lists(tmp_path):
     for wrong in ("seed", "perturbations.7.epsilon=1", "nothing.there=1"):
         with pytest.raises(ConfigError, match="--set"):
             config.load(path, (wrong,))
+
+
+def test_a_name_in_two_families_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        "palpate.registry.families_of", lambda *_: ["attacks", "corruptions"], raising=True
+    )
+    with pytest.raises(ContractError, match="one family with a 'haze', got attacks and corrupt"):
+        config.perturbation_family("haze")

@@ -58,6 +58,13 @@ def test_parameters_use_the_words_of_the_design(family, name):
     assert not fields & AVOIDED
 
 
+def test_no_name_is_in_two_families():
+    """An audit file names a perturbation without its family."""
+    found = [name for family in registry.PERTURBATIONS for name in registry.names(family)]
+
+    assert len(found) == len(set(found))
+
+
 def test_nothing_heavy_is_imported_by_listing_or_help():
     code = (
         "import sys, palpate, palpate.cli, palpate.config\n"

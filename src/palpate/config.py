@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from palpate import registry
-from palpate.errors import ConfigError, UnknownComponent, nearest
+from palpate.errors import ConfigError, ContractError, UnknownComponent, nearest
 from palpate.storage import Storage
 
 Spec = dict[str, Any]
@@ -196,11 +196,14 @@ def perturbation_family(name: str) -> str:
 
     Raises:
         UnknownComponent: none has it; the nearest names of all four families are offered.
+        ContractError: two have it, so that the audit file cannot say which is meant.
     """
     found = registry.families_of(name, registry.PERTURBATIONS)
     if not found:
         known = [n for family in registry.PERTURBATIONS for n in registry.names(family)]
         raise UnknownComponent(f"no perturbation named {name!r}; {nearest(name, known)}")
+    if len(found) > 1:
+        raise ContractError(f"expected one family with a {name!r}, got {' and '.join(found)}")
     return found[0]
 
 

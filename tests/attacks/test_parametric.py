@@ -1,14 +1,19 @@
 """The frame of the attacks that search few parameters."""
 
+import textwrap
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from palpate.attacks._parametric import ParametricAttack, grid
+from palpate.campaign.drive import drive
+from palpate.campaign.plan import resolve
+from palpate.config import load
 from palpate.contracts.oracles import batch, constant, probe
 from palpate.errors import BudgetError
 from palpate.outcome import Status
+from palpate.run import Run
 
 
 @dataclass(frozen=True)
@@ -84,3 +89,23 @@ def test_grid_runs_inwards_without_the_origin():
     assert len(points) == 44
     sizes = [sum(x * x for x in p) for p in points]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_run_without_any_epsilon_renders(audit_file, tmp_path):
+    audit = audit_file.read_text().split("perturbations:")[0] + (
+        "perturbations:\n"
+        "      - {name: window_level, severity: [1, 3], steps: 2, places: 3}\n"
+        "      - {name: spatial, severity: [1, 3], steps: 2, angles: 3, places: 3}\n"
+        "      - {name: spatial, kind: elastic, severity: 2, steps: 2}\n"
+        "      - {name: adversarial_patch, coverage: [0.02, 0.1], steps: 5}\n"
+    )
+    audit_file.write_text(textwrap.dedent(audit))
+    drive(resolve(load(audit_file), audit_file.parent, 6), tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+
+    found = run.checks()
+    assert {c.status for c in found.find(check="every planned cell finished")} == {"pass"}
+    assert len(found.find(check="robust accuracy falls with epsilon")) == 1
+    page = run.report().read_text()
+    for words in ("window level", "kind elastic", "severity", "adversarial patch"):
+        assert words in page

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from palpate.report.gallery import gallery
-from palpate.report.pictures import data_uri, gain_of, overlay_uri
+from palpate.report.pictures import Shown, data_uri, gain_of, overlay_uri, pictures
 
 
 def _pixels(uri):
@@ -86,3 +86,22 @@ def test_a_card_of_masks_shows_both_overlays(maker):
     (card,) = gallery(maker.write())
     assert [p.caption.partition(":")[0] for p in card.pictures[:2]] == ["clean", "perturbed"]
     assert "green right, orange extra, blue missed" in card.pictures[1].alt
+    assert card.pictures[0].source == card.pictures[1].source
+
+
+def test_a_moved_picture_is_laid_over_the_moved_reference():
+    image, mask = np.zeros((1, 1, 4, 4), dtype=np.float32), np.eye(4, dtype=np.uint8)[None]
+    images = {
+        "clean": image,
+        "perturbed": image,
+        "reference_mask": mask,
+        "clean_mask": mask,
+        "perturbed_mask": mask[:, ::-1],
+        "moved_mask": mask[:, ::-1],
+    }
+    shown = Shown("a", "before", "after", (0.0, 1.0))
+    clean, moved = pictures(images, 0, shown=shown)[:2]
+    turned = np.ascontiguousarray(mask[0, ::-1])
+    right = overlay_uri(image[0], (turned, turned), exclusive=True, bounds=(0.0, 1.0))
+    assert moved.source == right
+    assert clean.source != right

@@ -120,6 +120,25 @@ def test_one_sample_right_again_is_a_warning(clean):
     assert status(clean.write(), "robust accuracy falls with epsilon") == {"warn"}
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"), [("spatial", {"severity": 2.0}), ("adversarial_patch", {"coverage": 0.1})]
+)
+def test_attacks_with_another_dose_than_epsilon_are_held_to_it(clean, name, setting):
+    """A larger dose must not leave more right; no dose that is physical has to break all."""
+    (dose,) = setting
+    for share, kept in ((1.0, 10), (2.0, 30)):
+        rows = [clean.outcome(i, right=i < kept, linf=0.3) for i in range(40)]
+        more = {dose: share * setting[dose], "kind": "rigid"}
+        clean.cell("mamba", "attacks", name, setting=more, outcomes=rows)
+    record = clean.write()
+
+    assert status(record, "robust accuracy falls with epsilon") == {"fail"}
+    assert status(record, "the curve reaches total failure") <= {"pass", "not run"}
+    (found,) = checks(record).find(check="robust accuracy falls with epsilon")
+    assert f"{dose} {2 * setting[dose]:g}" in found.cell
+    assert "kind rigid" in found.cell
+
+
 def test_one_step_stronger_than_many_fails(clean):
     attack(clean, "fgsm", 0.01, lambda i: i < 10)
     attack(clean, "pgd", 0.01, lambda i: i < 30)

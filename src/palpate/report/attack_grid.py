@@ -8,7 +8,7 @@ import numpy as np
 
 from palpate.record import CellRecord, Record
 from palpate.report import words
-from palpate.statistics.cells import Cells
+from palpate.statistics.cells import Cells, budget_of
 from palpate.statistics.estimate import Design, Estimate, codes
 from palpate.statistics.paired import difference, label, scores, shared
 from palpate.statistics.summary import Summary
@@ -94,7 +94,8 @@ class Grid:
 
     def _attacks(self) -> list[CellRecord]:
         found = self.cells.finished("attacks")
-        return [c for c in found if c.setting.get("norm") == "linf" and "epsilon" in c.setting]
+        # other norms, and attacks whose budget is no norm or that have none, are not comparable
+        return [c for c in found if (b := budget_of(c)) is not None and b[0] == "linf"]
 
 
 def common(ours: Ladder, theirs: Ladder) -> list[tuple[CellRecord, CellRecord]]:

@@ -140,8 +140,12 @@ def _overlays(images: Mapping[str, NDArray[Any]], number: int, shown: Shown) -> 
     reference = images["reference_mask"][number]
     if reference.ndim > 3 or images["clean"][number].ndim != 3:
         return  # volumes: no plane of their own to show
-    for name, said in (("clean", shown.before), ("perturbed", shown.after)):
-        masks = (reference, images[f"{name}_mask"][number])
+    moved = images["moved_mask"][number] if "moved_mask" in images else reference
+    for name, said, truth in (
+        ("clean", shown.before, reference),
+        ("perturbed", shown.after, moved),
+    ):
+        masks = (truth, images[f"{name}_mask"][number])
         source = overlay_uri(
             images[name][number], masks, exclusive=reference.ndim == 2, bounds=shown.bounds
         )

@@ -166,5 +166,5 @@ def every_number(summary: Summary, family: str) -> Grid:
 
 def _short_setting(row: Row) -> str:
     setting = orjson.loads(row.setting)
-    keep = (*words.DOSES, *words.FAULT_DOSES, "norm", "scope", "attacks")
+    keep = (*words.DOSES, *words.FAULT_DOSES, "norm", "kind", "scope", "attacks")
     return words.setting_words({k: v for k, v in setting.items() if k in keep})

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from palpate.statistics._check import fraction
+from palpate.statistics._check import DOSES, fraction
 
-DOSES: Final = ("epsilon", "severity", "coverage")
 FAULT_DOSES: Final = ("bit_error_rate", "flips")
 NORMS: Final[Mapping[str, str]] = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 FAMILIES: Final[Mapping[str, str]] = {
@@ -23,6 +22,7 @@ _DRAWN: Final = ("flips", "trials", "scope")
 _OFF: Final = (0, 1, "all", "stored", "flip", "transient")
 _USUAL: Final[Mapping[str, Any]] = {
     "goal": "break",
+    "prompt": "same",
     "label": "reference",
     "stop_at_success": False,
     "targets": 0,

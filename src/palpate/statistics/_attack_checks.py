@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from palpate import registry
 from palpate.metrics.base import Rows
 from palpate.record import CellRecord
-from palpate.statistics._check import GRADIENT_FREE, TRANSFER, Check, Verdict, checked, named
+from palpate.statistics._check import (
+    DOSES,
+    GRADIENT_FREE,
+    TRANSFER,
+    Check,
+    Verdict,
+    checked,
+    named,
+)
 from palpate.statistics._order import wrong_order
 from palpate.statistics._probe_checks import BLACK, STEPS
 from palpate.statistics._probe_checks import TRANSFER as TRANSFERRED
@@ -195,6 +203,8 @@ def _breaks_at_the_largest_budget(cells: Cells, attacks: list[CellRecord]) -> It
     name = "the curve reaches total failure"
     strongest: dict[tuple[str, str, str], tuple[float, CellRecord]] = {}
     for ladder in _ladders(attacks):
+        if _epsilon(ladder[-1]) is None:
+            continue  # what is physically possible need not break everything
         rows = cells.rows(ladder[-1])
         left = float(np.minimum(scores(rows), rows["clean_score"]).mean())
         norm = str(ladder[-1].setting.get("norm", "linf"))
@@ -238,13 +248,23 @@ def _standing(rows: Rows) -> dict[str, float]:
 
 
 def _ladders(attacks: list[CellRecord]) -> list[list[CellRecord]]:
-    """Cells that differ in epsilon alone, by rising epsilon."""
-    groups: dict[tuple[str, ...], list[CellRecord]] = {}
+    """Cells that differ in the dose alone, by rising dose."""
+    groups: dict[tuple[str, ...], list[tuple[float, CellRecord]]] = {}
     for cell in attacks:
-        if _epsilon(cell) is not None:
-            rest = registry.canonical({k: v for k, v in cell.setting.items() if k != "epsilon"})
-            groups.setdefault((label(cell), cell.dataset, cell.perturbation, rest), []).append(cell)
-    return [sorted(g, key=lambda c: _epsilon(c) or 0.0) for g in groups.values()]
+        if (dose := _dose(cell)) is not None:
+            rest = registry.canonical({k: v for k, v in cell.setting.items() if k != dose[0]})
+            key = (label(cell), cell.dataset, cell.perturbation, rest)
+            groups.setdefault(key, []).append((dose[1], cell))
+    return [[cell for _, cell in sorted(group, key=lambda g: g[0])] for group in groups.values()]
+
+
+def _dose(cell: CellRecord) -> tuple[str, float] | None:
+    """Name and size of what the attack may spend; None where there is no limit."""
+    for name in DOSES:
+        value = cell.setting.get(name)
+        if isinstance(value, int | float):
+            return name, float(value)
+    return None
 
 
 def _epsilon(cell: CellRecord) -> float | None:
