@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test check docs fix bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/palpate demo
@@ -16,6 +16,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# the suite builds the site as well, so that CI does
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	@echo docs/_build/index.html
 
 fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

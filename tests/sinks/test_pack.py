@@ -1,5 +1,6 @@
 """What may leave for a tracker, and what stays at home."""
 
+import dataclasses
 import re
 
 import pytest
@@ -47,6 +48,14 @@ def test_neither_folder_nor_label_of_the_data_goes(rich):
     assert not re.search(r"\bbreast\b", everything)
     assert pack.origin["palpate.data_digest"] == "d" * 64
     assert pack.name == "medmnist ffffffff"
+
+
+def test_the_label_of_arrays_stays_at_home(rich):
+    config = {**rich.manifest["config"], "dataset": {"name": "Jane Doe 1970"}}
+    pack = packed(dataclasses.replace(rich, manifest={**rich.manifest, "config": config}))
+
+    assert pack.origin["palpate.dataset"] == "arrays"
+    assert "Jane" not in repr(pack)
 
 
 def test_no_name_of_a_sample_or_case_goes(rich):

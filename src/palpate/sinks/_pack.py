@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from palpate import registry
 from palpate.record import Record
 from palpate.statistics.origin import origin
 from palpate.statistics.summary import Row, summarise
@@ -59,7 +60,8 @@ def packed(record: Record) -> Pack:
     summary = summarise(record)
     known = [row for row in summary.rows if row.value is not None]
     source = origin(record)
-    data = str((record.manifest["config"].get("dataset") or {}).get("name", "arrays"))
+    asked = (record.manifest["config"].get("dataset") or {}).get("name")
+    data = asked if asked in registry.names("datasets") else "arrays"
     plain = {"palpate.dataset": data} | {f"palpate.{name}": str(source[name]) for name in _ORIGIN}
     models = {
         f"palpate.model.{i}": f"{k} {v}" for i, (k, v) in enumerate(source["targets"].items())
