@@ -7,6 +7,8 @@ from palpate.attacks.minimal_epsilon import MinimalEpsilon
 from palpate.attacks.pgd import Pgd
 from palpate.contracts.oracles import batch, linear
 from palpate.errors import ConfigError
+from palpate.scoring import scores
+from palpate.types import Prediction
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -39,7 +41,50 @@ def test_one_run_gives_the_curve_of_pgd_not_far_behind_fab(few):
     assert distance.median() < 1.3 * fab.median()
 
 
-def test_bad_settings_are_refused():
+def dice(target, images, masks):
+    return scores(Prediction(target.logits(images).detach(), target.task), masks)
+
+
+def test_closed_form_of_dice_below_a_bar_on_a_pixel_threshold(thresholds):
+    """Pixels turn wrong in the order of their distance, so the Dice at each budget is known."""
+    target, images, masks = thresholds
+    found = MinimalEpsilon(criterion="dice_below", bar=0.4, searches=14)(target, images, masks)
+
+    distance = (images - 0.5).abs()
+    for i, least in enumerate(distance.flatten(1).sort(dim=1).values):
+        turned = [(distance[i, 0] <= t) for t in least]
+        decided = [torch.where(t, 1 - masks[i], masks[i]) for t in turned]
+        below = [
+            2 * int((d * masks[i]).sum()) < 0.4 * int(d.sum() + masks[i].sum()) for d in decided
+        ]
+        best = float(least[below.index(True)])
+        spent = float(size((found - images)[i : i + 1], "linf"))
+        assert best - 1e-5 <= spent < best + 0.01
+    assert bool((dice(target, found, masks) < 0.4).all())
+
+
+def test_the_curve_of_dice_below_a_bar_is_that_of_pgd(network):
+    target, images, masks = network
+    attack = MinimalEpsilon(criterion="dice_below", bar=0.5, steps=10, loss="dice")
+    distance = size(attack(target, images, masks) - images, "linf")
+
+    assert bool((distance > 0).all())
+    for epsilon in (0.8 * float(distance.median()), 1.25 * float(distance.median())):
+        pgd = Pgd(epsilon=epsilon, steps=10, random_start=False, loss="dice")
+        stands = (dice(target, pgd(target, images, masks), masks) >= 0.5).float().mean()
+        assert abs(float((distance > epsilon).float().mean() - stands)) <= 1 / len(masks) + 1e-6
+
+
+def test_a_mask_below_the_bar_already_needs_no_attack(thresholds):
+    target, images, masks = thresholds
+    assert torch.equal(MinimalEpsilon()(target, images, 1 - masks), images)
+
+
+def test_bad_settings_are_refused(thresholds):
+    with pytest.raises(ConfigError, match="expected a Dice above 0, at most 1, got 0"):
+        MinimalEpsilon(bar=0.0)
+    with pytest.raises(ConfigError, match="loss: expected one of .* got 'dlr'"):
+        MinimalEpsilon(loss="dlr").check(thresholds.target)
     with pytest.raises(ConfigError, match="searches: expected 1 or more, got 0"):
         MinimalEpsilon(searches=0)
     assert torch.tensor(MinimalEpsilon().passes) == 610

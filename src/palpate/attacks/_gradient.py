@@ -10,6 +10,7 @@ from torch import Tensor
 from palpate.attacks._course import Course
 from palpate.attacks._loss import Objective
 from palpate.attacks._projection import size
+from palpate.attacks._success import Success
 from palpate.scoring import scores
 from palpate.targets.base import Target
 from palpate.types import Flags, Images, Logits, PerSample, Prediction, References, Tokens
@@ -50,6 +51,7 @@ class Search:
         objective: the loss to increase.
         aim: masks to come near to, in place of the references; the score is then 1 − Dice.
         nearest: norm whose smallest value is searched; None where the lowest score is.
+        success: when masks are broken; None for a score of 0.
         course: how the cross-entropy went, the clean input included.
         best: best iterates so far; the clean input before any.
         score: score of `best`; infinite before any.
@@ -66,6 +68,7 @@ class Search:
     tokens: Tokens | None = field(default=None, kw_only=True)
     aim: References | None = None
     nearest: str | None = None
+    success: Success | None = None
     course: Course = field(init=False)
     best: Images = field(init=False)
     score: PerSample = field(init=False)
@@ -150,6 +153,7 @@ class Search:
             self.objective,
             some_of(self.aim, rows),
             self.nearest,
+            self.success,
             tokens=some_of(self.tokens, rows),
         )
 
@@ -165,6 +169,8 @@ class Search:
         prediction = Prediction(logits, self.target.task)
         if self.aim is not None:
             return 1 - scores(prediction, some(self.aim, rows))
+        if self.success is not None:
+            return self.success.left(prediction, some(self.references, rows))
         return scores(prediction, some(self.references, rows))
 
     def _losses(self, logits: Logits, rows: Rows | None, progress: float) -> PerSample:

@@ -10,10 +10,11 @@ from typing_extensions import override
 
 from palpate.attacks._gradient import Rows, Search
 from palpate.attacks._projection import project
+from palpate.attacks._success import Success
 from palpate.attacks.base import NormAttack, check_epsilon, only_classification
 from palpate.registry import Number
 from palpate.targets.base import Target
-from palpate.types import Images, References, Tokens
+from palpate.types import Images, MultiLabel, References, Tokens
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,21 @@ class MinimalAttack(NormAttack):
     def budget(self) -> float | None:
         return self.epsilon
 
+    @property
+    def success(self) -> Success | None:
+        """When masks are broken; None for an attack on labels alone."""
+        return None
+
     @override
     def check(self, target: Target) -> None:
-        """Refuse masks and labels that do not exclude each other.
+        """Refuse labels that do not exclude each other, and masks unless `success` is for them.
 
         Raises:
-            CapabilityError: the task is no classification.
+            CapabilityError: with the task.
         """
         super().check(target)
-        only_classification(self, target)
+        if self.success is None or isinstance(target.task, MultiLabel):
+            only_classification(self, target)
 
     @final
     @override
@@ -68,7 +75,15 @@ class MinimalAttack(NormAttack):
     def _searching(
         self, target: Target, clean: Images, references: References, tokens: Tokens | None
     ) -> Search:
-        return Search(target, clean, references, self.objective, tokens=tokens, nearest=self.norm)
+        return Search(
+            target,
+            clean,
+            references,
+            self.objective,
+            tokens=tokens,
+            nearest=self.norm,
+            success=self.success,
+        )
 
     @override
     def _finished(self, search: Search) -> Images:

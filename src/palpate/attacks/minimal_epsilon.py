@@ -1,7 +1,8 @@
 """Smallest budget at which PGD breaks each sample, by bisection: the whole curve from one run.
 
 The distances in the record are the curve of robust accuracy over epsilon and its median. PGD is
-that of Madry et al., arXiv 1706.06083, section 2.1; each sample has a budget of its own.
+that of Madry et al., arXiv 1706.06083, section 2.1; each sample has a budget of its own. A mask is
+broken when its Dice falls below a bar, or when a share of its pixels is wrong.
 
 | code | meaning | symbol |
 |---|---|---|
@@ -21,9 +22,13 @@ from typing_extensions import override
 
 from palpate.attacks._climb import check_steps
 from palpate.attacks._gradient import Search
+from palpate.attacks._loss import LossName, Objective
 from palpate.attacks._nearest import MinimalAttack
 from palpate.attacks._projection import direction, project, shaped
+from palpate.attacks._success import Kind, Success
 from palpate.errors import ConfigError
+from palpate.registry import Number
+from palpate.targets.base import Target
 from palpate.types import Images
 
 _GROWTH: Final = 8.0
@@ -38,16 +43,45 @@ class MinimalEpsilon(MinimalAttack):
     Attributes:
         steps: gradient steps for each budget.
         searches: budgets tried for each sample.
+        loss: what is climbed.
+        criterion: when masks are broken: "dice_below" `bar`, or "pixel_success" from a share `bar`
+            of wrong pixels on; labels are when they are wrong.
+        bar: of masks, in (0, 1].
     """
 
     steps: int = 20
     searches: int = 10
+    loss: LossName = "ce"
+    criterion: Kind = "dice_below"
+    bar: Number = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps(self.steps, None)
+        _ = self.success  # refuses a bar that is none
         if self.searches < 1:
             raise ConfigError(f"searches: expected 1 or more, got {self.searches}")
+
+    @property
+    @override
+    def success(self) -> Success:
+        return Success(self.criterion, self.bar)
+
+    @property
+    @override
+    def objective(self) -> Objective:
+        return Objective(self.loss)
+
+    @override
+    def check(self, target: Target) -> None:
+        """Refuse a loss that the task does not have.
+
+        Raises:
+            CapabilityError: labels that do not exclude each other.
+            ConfigError: with the losses that the task has.
+        """
+        super().check(target)
+        self.objective.check(target.task)
 
     @property
     @override
@@ -70,8 +104,9 @@ class MinimalEpsilon(MinimalAttack):
             budget = budget.clamp(max=widest)
 
     def _climb(self, search: Search, images: Images, budget: Tensor) -> None:
-        for _ in range(self.steps):
-            way = direction(search.gradient(images), self.norm)
+        for step in range(self.steps):
+            gradient = search.gradient(images, progress=step / self.steps)
+            way = direction(gradient, self.norm)
             images = project(
                 images + 2.5 * budget / self.steps * way,
                 search.images,
