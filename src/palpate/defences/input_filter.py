@@ -1,7 +1,8 @@
-"""Filter the image before the model sees it: median or fewer grey levels.
+"""Filter the image before the model sees it: median, fewer grey levels, or a JPEG file.
 
 Xu, Evans, Qi, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks",
-arXiv 1704.01155, section 3 (bit depth, median smoothing). Filters without a useful gradient look
+arXiv 1704.01155, section 3 (bit depth, median smoothing). Dziugaite, Ghahramani, Roy, "A study of
+the effect of JPG compression on adversarial images", arXiv 1608.00853 (JPEG). Filters without a useful gradient look
 robust when they only hide it; gradients therefore pass straight through the filter (Athalye,
 Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", arXiv 1802.00420,
 section 4.1, BPDA with the identity), so that every attack on the protected target is adaptive.
@@ -17,6 +18,8 @@ from typing_extensions import override
 
 from palpate.defences.base import Defence
 from palpate.errors import CapabilityError, ConfigError
+from palpate.filing import jpeg
+from palpate.storage import USUAL_QUALITY
 from palpate.targets.base import Target
 from palpate.types import Bounds, Images
 
@@ -27,20 +30,26 @@ class InputFilter(Defence):
     """The target behind a filter.
 
     Attributes:
-        kind: "median" over a square window, or "bit_depth" rounding to 2^bits grey levels.
+        kind: "median" over a square window, "bit_depth" rounding to 2^bits grey levels, or "jpeg",
+            written and read by Pillow on the 256 grey levels of the bounds: one channel as grey,
+            three as colour subsampled 4:2:0, two dimensions.
         size: side of the median's window in pixels, odd.
         bits: grey levels kept, as a power of two, 1 to 8.
+        quality: of JPEG, 1 to 95.
     """
 
-    kind: Literal["median", "bit_depth"] = "median"
+    kind: Literal["median", "bit_depth", "jpeg"] = "median"
     size: int = 3
     bits: int = 4
+    quality: int = USUAL_QUALITY
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.size % 2 == 0:
             raise ConfigError(f"size: expected an odd number of pixels, got {self.size}")
         if not 1 <= self.bits <= 8:
             raise ConfigError(f"bits: expected 1 to 8, got {self.bits}")
+        if not 1 <= self.quality <= 95:
+            raise ConfigError(f"quality: expected 1 to 95, got {self.quality}")
 
     @override
     def protect(self, target: Target) -> Target:
@@ -77,6 +86,13 @@ class _Filtered(nn.Module):
 def _filtered(images: Images, how: InputFilter, bounds: Bounds) -> Images:
     if how.kind == "median":
         return _median(images, how.size)
+    if how.kind == "jpeg":
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise CapabilityError(
+                "input_filter: jpeg: expected images (batch, 1 or 3 channels, height, width),"
+                f" got {tuple(images.shape)}"
+            )
+        return jpeg(images, bounds, quality=how.quality)
     levels = 2**how.bits - 1
     width = bounds.high - bounds.low
     return ((images - bounds.low) / width * levels).round() / levels * width + bounds.low
