@@ -2,10 +2,12 @@
 
 Xu, Evans, Qi, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks",
 arXiv 1704.01155, section 3 (bit depth, median smoothing). Dziugaite, Ghahramani, Roy, "A study of
-the effect of JPG compression on adversarial images", arXiv 1608.00853 (JPEG). Filters without a useful gradient look
-robust when they only hide it; gradients therefore pass straight through the filter (Athalye,
-Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", arXiv 1802.00420,
-section 4.1, BPDA with the identity), so that every attack on the protected target is adaptive.
+the effect of JPG compression on adversarial images", arXiv 1608.00853 (JPEG).
+
+Filters without a useful gradient look robust when they only hide it; gradients therefore pass
+straight through the filter (Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of
+Security", arXiv 1802.00420, section 4.1, BPDA with the identity), so that every attack on the
+protected target is adaptive.
 """
 
 from dataclasses import dataclass
