@@ -70,18 +70,17 @@ def run(
 
 @app.command()
 def status(folder: RunFolder, json: Json = False) -> None:
-    """Say how far a run is."""
-    from palpate.record import Record
+    """Say how far a run is, also one that runs now or on another machine."""
+    from dataclasses import asdict
 
-    record = Record.load(folder)
-    failed = [cell for cell in record.cells if cell.status != "ok"]
-    total = len(record.manifest["plan"])
+    from palpate.campaign.standing import standing
+
+    found = standing(folder)
     if json:
-        console.json({"total": total, "ok": len(record.cells) - len(failed), "error": len(failed)})
+        console.json({**asdict(found), "error": len(found.failed)})
         return
-    console.say(f"{len(record.cells) - len(failed)} of {total} cells ok, {len(failed)} failed")
-    for cell in failed:
-        console.say(f"failed: {cell.target} {cell.perturbation}: {(cell.error or {})['message']}")
+    for line in found.lines():
+        console.say(line)
 
 
 @app.command()
@@ -126,7 +125,8 @@ def show(name: Annotated[str, typer.Argument(help="Component.")]) -> None:
     for family in families:
         cls = registry.load(family, name)
         module = inspect.getmodule(cls)
-        console.say(f"{family}/{name}@{cls.version}\n\n{inspect.getdoc(module)}\n")
+        version = f"@{cls.version}" if hasattr(cls, "version") else ""  # a metric has none
+        console.say(f"{family}/{name}{version}\n\n{inspect.getdoc(module)}\n")
         console.say(f"{inspect.getdoc(cls)}\n\n{inspect.signature(cls)}")
 
 

@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import orjson
 
 from palpate.campaign.owner import Owner
 from palpate.errors import StoreError
@@ -35,6 +37,7 @@ class Claim(NamedTuple):
         generation: how often the unit was taken over.
         owner: who holds it; None where the file is empty or damaged.
         touched: its time, in nanoseconds of the file system's clock.
+        began: when it was made, likewise; 0 where unknown.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class Claim(NamedTuple):
     generation: int
     owner: Owner | None
     touched: int
+    began: int = 0
 
 
 @dataclass
@@ -93,15 +97,15 @@ class Claims:
         """
         if claim.owner is not None and claim.owner.has_ended():
             return True
-        now = self.clock()
-        touched, since = self._watched.get(claim.path, (claim.touched, now))
+        moment = self.clock()
+        touched, since = self._watched.get(claim.path, (claim.touched, moment))
         if touched != claim.touched:
-            touched, since = claim.touched, now
+            touched, since = claim.touched, moment
         self._watched[claim.path] = (touched, since)
-        watched = now - since
+        watched = moment - since
         if watched >= LAPSE:
             return True
-        return watched >= _CONFIRM and _now(self.folder) - claim.touched > LAPSE * 1e9
+        return watched >= _CONFIRM and now(self.folder) - claim.touched > LAPSE * 1e9
 
     def clear(self, claim: Claim) -> None:
         """Remove an abandoned claim, so that any process may make a new one."""
@@ -149,7 +153,8 @@ class Claims:
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}") from None
         try:
-            os.write(file, self.owner.dumps())
+            began = os.fstat(file).st_mtime_ns
+            os.write(file, orjson.dumps({"owner": asdict(self.owner), "began": began}))
         except OSError as error:
             path.unlink(missing_ok=True)
             raise StoreError(f"cannot write {path}: {error.strerror}") from None
@@ -171,28 +176,13 @@ def claims(folder: Path) -> list[Claim]:
             continue
         path = folder / "claims" / name
         with contextlib.suppress(OSError):  # released while we look
-            found.append(
-                Claim(
-                    path,
-                    unit,
-                    int(generation),
-                    Owner.loads(path.read_bytes()),
-                    path.stat().st_mtime_ns,
-                )
-            )
+            touched = path.stat().st_mtime_ns
+            owner, began = _content(path.read_bytes())
+            found.append(Claim(path, unit, int(generation), owner, touched, began))
     return found
 
 
-def age(folder: Path, claim: Claim) -> float:
-    """Seconds since the last sign of life, by the file system's clock."""
-    return max(0.0, (_now(folder) - claim.touched) / 1e9)
-
-
-def _path(folder: Path, unit: str, generation: int) -> Path:
-    return folder / "claims" / f"{unit}.{generation}"
-
-
-def _now(folder: Path) -> int:
+def now(folder: Path) -> int:
     """Nanoseconds of the clock that stamps the files; of this machine where it may not write."""
     probe = folder / "claims" / f".clock-{os.getpid()}"
     try:
@@ -203,6 +193,18 @@ def _now(folder: Path) -> int:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
+
+
+def _content(text: bytes) -> tuple[Owner | None, int]:
+    try:
+        data = orjson.loads(text)
+        return Owner(**data["owner"]), int(data["began"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None, 0
+
+
+def _path(folder: Path, unit: str, generation: int) -> Path:
+    return folder / "claims" / f"{unit}.{generation}"
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

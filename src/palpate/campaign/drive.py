@@ -15,7 +15,7 @@ from palpate.campaign.engine import Engine, Engines
 from palpate.campaign.hand import Hand
 from palpate.campaign.plan import Audit, Cell, Plan, make_plan
 from palpate.campaign.probe import run_probes
-from palpate.campaign.shards import Shard, assemble, cut
+from palpate.campaign.shards import Shard, assemble, cut, tidy
 from palpate.campaign.store import check_versions, open_run
 from palpate.campaign.unit import Ended, Unit, is_done
 from palpate.errors import ContractError
@@ -105,6 +105,7 @@ def drive(
     for finished in _cells(_ends(engine, units, hand, crew, waits=waits), hand, shards):
         done += 1
         tell(Progress(done, total, finished))
+    tidy(folder)
     return Record.load(folder)
 
 

@@ -3,10 +3,8 @@
 import functools
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-import orjson
 
 
 @dataclass(frozen=True)
@@ -31,18 +29,6 @@ class Owner:
     def here(cls, session: str) -> "Owner":
         """This process."""
         return cls(socket.gethostname(), _place(), os.getpid(), _born(os.getpid()), session)
-
-    @classmethod
-    def loads(cls, text: bytes) -> "Owner | None":
-        """Read back; None for an empty or damaged file."""
-        try:
-            return cls(**orjson.loads(text))
-        except (orjson.JSONDecodeError, TypeError):
-            return None
-
-    def dumps(self) -> bytes:
-        """As JSON."""
-        return orjson.dumps(asdict(self))
 
     def has_ended(self) -> bool:
         """Whether the process is known to be gone; False where it runs on another machine."""

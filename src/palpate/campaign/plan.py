@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,20 +130,20 @@ def resolve(config: AuditConfig, base: Path, limit: int | None = None) -> Audit:
         samples=samples,
         targets=tuple(targets),
         sources=tuple(sources),
-        perturbations=tuple(expand(config.perturbations)),
+        perturbations=tuple(expand(config.perturbations, base)),
         base=base,
         limit=limit,
         again=True,
     )
 
 
-def expand(specs: Sequence[Spec]) -> list[Placed]:
-    """Build every perturbation, sweeps expanded, each setting once."""
+def expand(specs: Sequence[Spec], base: Path | None = None) -> list[Placed]:
+    """Build every perturbation, sweeps expanded, each setting once; paths start from `base`."""
     placed: dict[str, Placed] = {}
     for spec in specs:
         family = configuration.perturbation_family(spec["name"])
         for one in configuration.sweep(family, spec):
-            component = configuration.build(family, one)
+            component = configuration.build(family, one, base)
             placed.setdefault(registry.canonical([family, repr(component)]), (family, component))
     return list(placed.values())
 
@@ -197,7 +197,8 @@ def protect(audit: Audit, target: Target, defence: Spec) -> Target:
     """The target behind its defence."""
     if defence == NO_DEFENCE:
         return target
-    return configuration.build("defences", defence, audit.base).protect(target)
+    defended = configuration.build("defences", defence, audit.base).protect(target)
+    return replace(defended, bare=target)
 
 
 def _cell(
@@ -212,7 +213,7 @@ def _cell(
         "defence": defence,
         "perturbation": name,
         "version": 0 if component is None else component.version,
-        "setting": setting,
+        "setting": setting if component is None else component.identity,
         "seed": audit.config.seed,
         "storage": audit.config.storage,
         "gallery": audit.config.gallery,

@@ -5,6 +5,7 @@ the one that the whole cell would have had and the compiled cell is the same to 
 written like a cell, below `shards/<start>-<stop>/`, and removed once the whole is written.
 """
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -114,6 +115,15 @@ def assemble(folder: Path, key: str, parts: Sequence[Shard], *, gallery: int) ->
     return whole
 
 
+def tidy(folder: Path) -> None:
+    """Remove folders that hold nothing any more."""
+    for path in sorted((folder / "shards").rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+    with contextlib.suppress(OSError):  # not there, or not empty
+        (folder / "shards").rmdir()
+
+
 def check_once(cell: CellRecord, trials: NDArray[Any] | list[int], samples: list[str]) -> None:
     """Raise unless every sample is there exactly once in each trial.
 
@@ -133,8 +143,13 @@ def _joined(paths: Sequence[Path]) -> Any:
     """All rows, by trial and then in the order of the parts."""
     table = pa.concat_tables([pq.read_table(path) for path in paths])
     order = np.argsort(table.column("trial").to_numpy(), kind="stable")
-    plain = pa.schema([pa.field(field.name, field.type) for field in table.schema])
-    return pa.Table.from_arrays(table.take(order).combine_chunks().columns, schema=plain)
+    return table.take(order).combine_chunks().cast(pa.schema(map(_as_written, table.schema)))
+
+
+def _as_written(field: Any) -> Any:
+    """Reading gives the items of lists another name, and numbers to the fields."""
+    kind = field.type
+    return pa.field(field.name, pa.list_(kind.value_type) if pa.types.is_list(kind) else kind)
 
 
 def _write(folder: Path, name: str, table: Any) -> None:
