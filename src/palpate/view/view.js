@@ -140,10 +140,11 @@ function drawFilters() {
     .filter((column) => column.choices.length || column.name in chosen)
     .map((column) => {
       const now = chosen[column.name];
-      const select = make("select", { name: `is.${column.name}` }, make("option", { value: "" }, "all"));
+      const id = `is.${column.name}`;
+      const select = make("select", { id, name: id }, make("option", { value: "" }, "all"));
       select.words = now === undefined || column.choices.includes(now) ? column.choices : [now, ...column.choices];
       select.words.forEach((word, place) => select.append(make("option", { value: place, selected: word === now }, word)));
-      return make("label", {}, column.title, select);
+      return make("div", { class: "field" }, make("label", { for: id }, column.title), select);
     });
   $("choices").replaceChildren(...selects);
   if (had) ($("filters").elements[had] ?? field).focus();
