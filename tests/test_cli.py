@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from palpate import cli
+from palpate import cli, registry
 
 
 @pytest.fixture
@@ -183,6 +183,15 @@ def test_failed_cells_are_exit_3(palpate, audit_file, tmp_path, monkeypatch):
     assert "ERROR planned failure" in out
     assert err == "incomplete: 1 failed, 0 missing cells\n"
     assert "planned failure" in (tmp_path / "r" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("family", registry.FAMILIES)
+def test_show_knows_a_component_of_every_family(palpate, family):
+    name = registry.names(family)[0]
+    code, out, _ = palpate("show", name)
+
+    assert code == 0
+    assert out.startswith(f"{family}/{name}")
 
 
 def test_list_show_validate_and_doctor(palpate, audit_file):
