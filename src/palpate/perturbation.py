@@ -22,6 +22,8 @@ from palpate.types import Batch, Bounds, Images, References
 
 Carry = Callable[[References], References]
 
+_STUDIED = 64
+
 
 class World(NamedTuple):
     """A disturbed world.
@@ -93,6 +95,11 @@ class Perturbation(ABC):
         cell = registry.canonical([registry.name_of(self), self.version, spec])
         return Seeds(campaign=campaign, cell=cell)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the result, as plain data: the parameters, and what their files hold."""
+        return registry.describe(self)
+
     def check(self, target: Target) -> None:
         """Refuse a target that this perturbation cannot run on, before compute is spent.
 
@@ -103,8 +110,25 @@ class Perturbation(ABC):
         if missing:
             raise CapabilityError(
                 f"{registry.name_of(self)}: expected a target with {', '.join(sorted(missing))},"
-                f" got {target.name} with {', '.join(sorted(target.offers)) or 'neither'}"
+                f" got {target.name} with {', '.join(sorted(target.offers)) or 'neither'};"
+                f" {self._instead(missing)}"
             )
+
+    def _instead(self, missing: frozenset[str]) -> str:
+        """Name the components of the family that do without; plug-ins stay unloaded."""
+        own = (name for name in registry.names(self.family) if "/" not in name)
+        able = [name for name in own if not registry.load(self.family, name).needs & missing]
+        lacking = " and ".join(sorted(missing))
+        if not able:
+            return f"no {self.family} do without {lacking}"
+        return f"{self.family} that do without {lacking}: {', '.join(able)}"
+
+    def studied(self, count: int) -> Sequence[int]:
+        """Which of so many samples a search looks at before any batch is met; see `fitted`.
+
+        Fixed, so that the batch size changes no result.
+        """
+        return range(min(count, _STUDIED))
 
     def fitted(self, target: Target, batch: Batch) -> "Perturbation":  # noqa: ARG002
         """Look at some samples before any batch is met; a search returns what it found."""

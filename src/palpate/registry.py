@@ -212,8 +212,17 @@ def _absolute(component: Any, base: Path) -> Any:
     changed: dict[str, Any] = {}
     for f in dataclasses.fields(component):
         value = getattr(component, f.name)
+        if "family" in f.metadata and isinstance(value, Mapping):
+            changed[f.name] = _placed(f.metadata["family"], value, base)  # pyright: ignore
         several: Any = value if isinstance(value, tuple) else (value,)
         if any(isinstance(v, Path) for v in several):
             placed = tuple(base / v if isinstance(v, Path) else v for v in several)
             changed[f.name] = placed if isinstance(value, tuple) else placed[0]
     return dataclasses.replace(component, **changed) if changed else component
+
+
+def _placed(family: str, spec: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """A component's spec inside another component, its paths starting from `base`."""
+    given = {key: value for key, value in spec.items() if key != "name"}
+    described = describe(create(family, spec["name"], given, base=base))
+    return {key: described.get(key, value) for key, value in spec.items()}

@@ -46,6 +46,7 @@ class Target:
         name: label in tables.
         tokenizer: prompts -> token ids (prompt, token), for a module that takes them as its second
             argument; None where the task has no prompts.
+        bare: the same target without its defence; None where it has none.
     """
 
     module: nn.Module
@@ -55,6 +56,7 @@ class Target:
     std: tuple[float, ...] = (1.0,)
     name: str = "model"
     tokenizer: Tokenizer | None = None
+    bare: "Target | None" = None
 
     def __post_init__(self) -> None:
         if not self.bounds.low < self.bounds.high:

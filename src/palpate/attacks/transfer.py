@@ -1,0 +1,165 @@
+"""Transfer: craft the images on another model, replay them on the audited one.
+
+Papernot, McDaniel, Goodfellow, "Transferability in Machine Learning: from Phenomena to Black-Box
+Attacks using Adversarial Samples", arXiv 1605.07277, section 2. The audited target is asked twice:
+clean, to see whether it answers the change at all, and with the result. A transfer that does better
+than a white-box attack says that gradients are masked (Athalye et al., arXiv 1802.00420, 3.1).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, final
+
+from typing_extensions import override
+
+from palpate import registry
+from palpate.attacks._gradient import Search
+from palpate.attacks.base import Attack, NormAttack
+from palpate.errors import CapabilityError, CheckpointError, ConfigError
+from palpate.targets.base import Target, TargetSource
+from palpate.types import Images
+
+UNDEFENDED: Final = "undefended"
+
+
+@final
+@dataclass(frozen=True)
+class Transfer(Attack):
+    """Attack the surrogate within the budget; the audited target need not have gradients.
+
+    Attributes:
+        surrogate: a target as the audit file names it, or "undefended" for the audited target
+            without its defence. Where it has none that is the target itself: the number to hold
+            those of its defences against.
+        attack: name or spec of the attack on the surrogate; epsilon and norm are those of transfer.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    surrogate: str | dict[str, Any] = field(default=UNDEFENDED, metadata={"family": "targets"})
+    attack: str | dict[str, Any] = "pgd"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self._inner, self._source  # refuses what does not exist
+
+    @property
+    @override
+    def passes(self) -> float:
+        return self._inner.passes + 2
+
+    @property
+    @override
+    def identity(self) -> dict[str, Any]:
+        """The parameters, with files of the surrogate as the hash of their content.
+
+        Raises:
+            CheckpointError: no such file.
+        """
+        own = registry.describe(self)
+        if self._source is None:
+            return own
+        named = {
+            f.name: _content(value)
+            for f in fields(self._source)
+            if isinstance(value := getattr(self._source, f.name), Path)
+        }
+        return {**own, "surrogate": {**own["surrogate"], **named}}
+
+    @override
+    def check(self, target: Target) -> None:
+        """Refuse a surrogate or an attack that do not serve the target's task.
+
+        Raises:
+            CapabilityError: no such network for the task, or nothing that the attack could use.
+            ConfigError: the attack refuses the task or the budget.
+        """
+        super().check(target)
+        if self._source is not None and not isinstance(target.task, self._source.serves):
+            kinds = " or ".join(kind.__name__ for kind in self._source.serves)
+            raise CapabilityError(
+                f"transfer: expected a task of {kinds} for its surrogate, got"
+                f" {type(target.task).__name__}"
+            )
+        if self._source is None or self._inner.needs <= target.offers:
+            self._inner.check(target.bare or target)
+
+    @override
+    def _run(self, search: Search, seeds: Sequence[int]) -> Images:
+        surrogate, inner = self._loaded(search.target, search.images), self._inner
+        inner.check(surrogate)
+        with surrogate.frozen():
+            crafting = inner._searching(surrogate, search.images, search.references, search.tokens)
+            inner._run(crafting, seeds)
+        moved = inner._finished(crafting)
+        before, after = search.look(search.images).loss, search.look(moved).loss
+        search.feel(before != after, None)
+        search.passes += crafting.passes
+        return moved
+
+    def _loaded(self, target: Target, images: Images) -> Target:
+        """The surrogate for this task, on the target's device; read from its files once."""
+        if self._source is None:
+            return target.bare or target
+        key = repr((target.task, target.bounds, images.shape[1], target.device))
+        if key not in self._surrogates:
+            made = self._source.load(
+                task=target.task, channels=images.shape[1], bounds=target.bounds
+            )
+            made.module.to(target.device)
+            self._surrogates[key] = made
+        surrogate = self._surrogates[key]
+        if repr(surrogate.tokenizer) != repr(target.tokenizer):
+            raise CapabilityError(
+                f"transfer: expected a surrogate that reads prompts as {target.name} does, got"
+                f" {surrogate.tokenizer!r} instead of {target.tokenizer!r}"
+            )
+        return surrogate
+
+    @cached_property
+    def _inner(self) -> NormAttack:
+        spec = {"name": self.attack} if isinstance(self.attack, str) else self.attack
+        given = {k: v for k, v in spec.items() if k != "name"}
+        taken = given.keys() & {"epsilon", "norm"}
+        if "name" not in spec or taken or spec["name"] == registry.name_of(self):
+            raise ConfigError(
+                "attack: expected the name of another attack, without epsilon and norm, which are"
+                f" those of transfer; got {spec}"
+            )
+        if not issubclass(registry.load("attacks", spec["name"]), NormAttack):
+            raise ConfigError(f"attack: expected one whose budget is a norm, got {spec['name']!r}")
+        shared = {"epsilon": self.epsilon, "norm": self.norm}
+        return registry.create("attacks", spec["name"], {**given, **shared})
+
+    @cached_property
+    def _source(self) -> TargetSource | None:
+        if self.surrogate == UNDEFENDED:
+            return None
+        if not isinstance(self.surrogate, Mapping) or "name" not in self.surrogate:
+            raise ConfigError(
+                f"surrogate: expected a target with a name, or {UNDEFENDED!r}, got"
+                f" {self.surrogate!r}"
+            )
+        given = {k: v for k, v in self.surrogate.items() if k != "name"}
+        return registry.create("targets", self.surrogate["name"], given)
+
+    @cached_property
+    def _surrogates(self) -> dict[str, Target]:
+        return {}
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder and their names in it."""
+    if not path.exists():
+        raise CheckpointError(
+            f"transfer: expected the surrogate's file at {path}, got no such file"
+        )
+    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    sha = hashlib.sha256()
+    for file in inside:
+        sha.update(str(file.relative_to(path)).encode())
+        sha.update(hashlib.sha256(file.read_bytes()).digest())
+    return sha.hexdigest()
