@@ -3,14 +3,17 @@
 import torch
 from torch import Tensor
 
+from palpate.attacks import _sparse
 from palpate.types import Bounds, Images, PerSample
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
 
 
 def size(difference: Images, norm: str) -> PerSample:
     """Norm of each sample's difference; (batch,), in units of the bounds."""
     flat = difference.flatten(1)
+    if norm == "l1":
+        return flat.abs().sum(dim=1)
     return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
 
 
@@ -29,6 +32,8 @@ def project(
     Epsilon is one number, or one for each sample in the form that `shaped` gives it.
     Clipping into the box last never leaves the ball, since the clean image lies in both.
     """
+    if norm == "l1":
+        return _sparse.nearest(images, clean, epsilon=epsilon, bounds=bounds)
     difference = images - clean
     if norm == "linf":
         difference = difference.clamp(-epsilon, epsilon)  # pyright: ignore

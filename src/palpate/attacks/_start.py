@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from palpate.attacks._projection import direction, project, shaped, size
 from palpate.perturbation import draw_normal, draw_uniform
 from palpate.types import Bounds, Images
@@ -21,6 +23,13 @@ def uniform_start(
     """Uniform draw from the epsilon ball around each sample, clipped to the bounds."""
     if norm == "linf":
         offset = epsilon * (2 * draw_uniform(clean, seeds) - 1)
+    elif norm == "l1":
+        # uniform in the l1 ball: exponentials over their sum and one more
+        lengths = -torch.log1p(-draw_uniform(clean, seeds))
+        more = draw_uniform(clean, [reseed(s, -1) for s in seeds])
+        total = size(lengths, "l1") - torch.log1p(-more.flatten(1)[:, 0])
+        signs = torch.where(draw_uniform(clean, [reseed(s, -2) for s in seeds]) < 0.5, -1.0, 1.0)
+        offset = epsilon * signs * lengths / shaped(total, clean)
     else:
         # uniform in the l2 ball: a normal direction, radius ~ U^(1/dimensions)
         radius = draw_uniform(clean[:, :1], [reseed(s, -1) for s in seeds]).flatten(1)[:, 0]

@@ -1,7 +1,8 @@
 """Projected gradient descent: many small steps, each projected back into the budget.
 
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", arXiv 1706.06083,
-section 2.1. The best iterate is returned, not the last; the record keeps both.
+section 2.1. The best iterate is returned, not the last; the record keeps both. In L1 the steps are
+sparse and the projection minds the legal range (see `_sparse`).
 
 | code | meaning | symbol | section |
 |---|---|---|---|
@@ -12,7 +13,7 @@ section 2.1. The best iterate is returned, not the last; the record keeps both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, final
 
 import torch
@@ -21,6 +22,7 @@ from typing_extensions import override
 from palpate.attacks._climb import LossAttack
 from palpate.attacks._gradient import Rows, Search, put, some
 from palpate.attacks._projection import blend, direction, project
+from palpate.attacks._sparse import entries, sparse_way
 from palpate.attacks._start import reseed, uniform_start
 from palpate.errors import ConfigError
 from palpate.registry import Number
@@ -33,6 +35,7 @@ class Pgd(LossAttack):
     """x ← Π(x + α · direction(∇x J)), `steps` times, from one or more starts.
 
     Attributes:
+        norm: "linf", "l2" or "l1".
         steps: gradient steps per start.
         step_size: in units of the bounds; None for 2.5 · epsilon / steps, which can reach the
             border from anywhere in the ball (Madry et al., section 5).
@@ -46,6 +49,10 @@ class Pgd(LossAttack):
 
     version = 2
 
+    # wider than in the base, whose other attacks have no sparse step
+    norm: Literal["linf", "l2", "l1"] = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="linf", kw_only=True
+    )
     steps: int = 20
     step_size: Number | None = None
     random_start: bool = True
@@ -95,13 +102,20 @@ class Pgd(LossAttack):
                     clean, images, gradient = clean[stay], images[stay], gradient[stay]
                     if not len(images):
                         return stopped
-            images = self._step(images, clean, gradient, bounds)
+            images = self._step(images, clean, gradient, bounds, share=step / self.steps)
         search.look(images, rows=rows)
         return put(stopped, inside, images)
 
-    def _step(self, images: Images, clean: Images, gradient: Images, bounds: Bounds) -> Images:
+    def _step(
+        self, images: Images, clean: Images, gradient: Images, bounds: Bounds, *, share: float
+    ) -> Images:
         length = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
-        way = direction(gradient, self.norm)
+        if self.norm == "l1":
+            size = images[0].numel()
+            count = entries(size, share=share, epsilon=self.epsilon, bounds=bounds)
+            way = sparse_way(gradient, images, count=count, bounds=bounds)
+        else:
+            way = direction(gradient, self.norm)
         if self.update == "blend":
             moved = blend(images, way, size=length, bounds=bounds)
         else:

@@ -101,7 +101,7 @@ def check_optimum_of_linear_oracle(attack: AnyAttack) -> None:
         one = dataclasses.replace(attack, epsilon=epsilon, norm=norm)
         images = one(target, given.images, given.references)
         change = (target.logits(images) - target.logits(given.images)).detach()[:, 1]
-        dual = float(weight.abs().sum() if norm == "linf" else weight.norm())
+        dual = _dual(weight, norm)
         signs = 1 - 2 * given.references
         reached = change * signs / (epsilon * dual)
         if attack.needs:
@@ -123,13 +123,19 @@ def _check_nearest_of_linear_oracle(attack: MinimalAttack) -> None:
         images = one(target, given.images, given.references)
         wrong = target.logits(images).argmax(1) != given.references
         expect(bool(wrong.all()), f"{one!r}: left a sample right without a limit")
-        dual = weight.abs().sum() if norm == "linf" else weight.norm()
+        dual = _dual(weight, norm)
         least = ((logits[:, 1] - logits[:, 0]).abs() / dual)[right]
         spent = size(images - given.images, norm)
         ratio = float((spent[right] / least).max())
         bar = 2 if attack.needs else 3  # a few hundred queries only begin to find the direction
         expect(ratio < bar, f"{one!r}: {ratio:.3f} times as far as the nearest")
         expect(float(spent[~right].max()) == 0.0, f"{one!r}: moved what was wrong already")
+
+
+def _dual(weight: torch.Tensor, norm: str) -> float:
+    """The largest w · x over all x whose norm is 1."""
+    order = {"linf": 1, "l2": 2, "l1": math.inf}[norm]
+    return float(torch.linalg.vector_norm(weight, order))
 
 
 def _check_beats_random_draws(attack: ParametricAttack) -> None:
