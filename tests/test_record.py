@@ -89,6 +89,17 @@ def test_runs_of_version_2_are_read_without_counts_of_pixels(tmp_path):
     assert columns["prompt"].tolist() == [""]
 
 
+def test_some_columns_are_read_alone(tmp_path):
+    record.write_cell(tmp_path, cell(), [outcome(), outcome("b")])
+    path = tmp_path / "samples" / "k.parquet"
+    whole = record.read_samples(path)
+
+    some = record.read_samples(path, ("decision", "sample"))
+
+    assert list(some) == ["decision", "sample"]
+    assert all((some[name] == whole[name]).all() for name in some)
+
+
 def test_the_same_cell_gives_the_same_bytes(tmp_path):
     images = {"sample": np.array(["a"]), "clean": np.ones((1, 2), np.float32)}
     for folder in (tmp_path / "one", tmp_path / "two"):

@@ -196,18 +196,18 @@ def read_cell(path: Path) -> CellRecord:
     return CellRecord(**data)
 
 
-def read_samples(path: Path) -> Columns:
-    """Read one samples file as columns; see `Record.samples`.
+def read_samples(path: Path, names: Sequence[str] = ()) -> Columns:
+    """Read one samples file as columns, all of them or some; see `Record.samples`.
 
     Raises:
         StoreError: missing or damaged.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read(columns=list(names) or None)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from None
     columns: Columns = {}
-    for name in _SAMPLES.names:
+    for name in names or _SAMPLES.names:
         if name not in table.column_names:  # of an older version
             kind = _SAMPLES.field(name).type
             shape = (table.num_rows, 0) if pa.types.is_list(kind) else table.num_rows

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from palpate.errors import StoreError
 from palpate.metrics.base import Rows, TaskInfo
-from palpate.record import READABLE, CellRecord, Columns, Record, read_cell, read_json
+from palpate.record import READABLE, CellRecord, Columns, Record, read_cell, read_json, read_samples
 from palpate.statistics.cells import Cells, joined
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
@@ -120,13 +120,17 @@ class RunFiles:
         labels = {name: self.entry(key)[name] for name in ("target", "defence", "dataset")}
         return replace(read_cell(self._path("cells", f"{key}.json")), **labels)
 
-    def rows(self, cell: CellRecord) -> Rows:
+    def rows(self, cell: CellRecord, names: Sequence[str] = ()) -> Rows:
         """Columns of a cell beside those of the clean cell of the same model.
+
+        Args:
+            cell: that has finished.
+            names: of the columns wanted; `sample` and `reference` must be among them. All without.
 
         Raises:
             StoreError: a missing or damaged file.
         """
-        return joined(self._columns(cell), self.clean_of(cell))
+        return joined(self._columns(cell, names), self.clean_of(cell))
 
     def clean_of(self, cell: CellRecord) -> Columns | None:
         """Columns of the clean cell of the same model; None where there is none yet.
@@ -186,10 +190,10 @@ class RunFiles:
             raise StoreError(f"{path}: expected as many pictures as samples, got others")
         return found
 
-    def _columns(self, cell: CellRecord) -> Columns:
+    def _columns(self, cell: CellRecord, names: Sequence[str] = ()) -> Columns:
         path = self._path("samples", f"{cell.key}.parquet")
         try:
-            return self._record.samples(cell)
+            return read_samples(path, names)
         except (KeyError, ValueError) as error:
             raise StoreError(f"{path}: cannot be read: {error}") from None
 

@@ -23,6 +23,9 @@ ALONE: Final = "not compared with clean"
 OUTCOMES: Final = (LOST, BROKEN, WORSE, WRONG, WRONG_CLEAN, UNKNOWN, ALONE, HELD, RIGHT)
 """Every word for what became of a row, the worst first."""
 
+COMPARED: Final = ("sample", "reference", "decision", "score", "finite")
+"""Columns of a cell that `outcomes` reads; a fraction of the time that all take."""
+
 _NO_SITE: Final = "unknown"
 
 

@@ -15,7 +15,7 @@ from palpate.report.pictures import Shown, pictures
 from palpate.view import cells
 from palpate.view.cells import Brief
 from palpate.view.files import RunFiles, Unknown
-from palpate.view.samples import outcomes, samples_sheet
+from palpate.view.samples import COMPARED, outcomes, samples_sheet
 from palpate.view.sheet import Query, Sheet
 
 _KEPT: Final = 4  # cells whose rows stay in memory
@@ -111,7 +111,8 @@ class Shelf:
                 error = cell.error or {}
                 said = f"{error.get('type', 'error')}: {error.get('message', '')}"
                 return Brief(cells.FAILED, said)
-            found = outcomes(self.files.rows(cell), cell.family, task=self.files.task)
+            rows = self.files.rows(cell, COMPARED)
+            found = outcomes(rows, cell.family, task=self.files.task)
             pictures = len(self.files.pictured(cell))
             clean = cell.family == "none"
             return cells.brief_of(found, pictures, clean=clean, dense=self._dense)
