@@ -1,0 +1,202 @@
+"""Universal perturbation: one change that fools the model on most images, unseen ones included.
+
+Moosavi-Dezfooli, Fawzi, Fawzi, Frossard, "Universal adversarial perturbations", arXiv 1610.08401,
+algorithm 1, and the gradient form of Shafahi et al., "Universal Adversarial Training", arXiv
+1811.11304, section 3. The search is in `_universal`, with the symbols; who is measured with what is
+in `_held_out`.
+
+| code | meaning | symbol | source |
+|---|---|---|---|
+| epsilon | radius of the perturbation | ξ; ε | 1610.08401, section 2; 1811.11304, eq. 4 |
+| fooling_rate | share of fooled samples that is wanted | 1 − δ | 1610.08401, section 2 |
+| rounds | walks over the samples | – | algorithm 1, outer loop |
+| overshoot | of the DeepFool inside | η | 1511.04599 |
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, final
+
+import torch
+from typing_extensions import override
+
+from palpate.attacks._climb import LossAttack
+from palpate.attacks._gradient import Search
+from palpate.attacks._held_out import Apart, FittedChange, Parts
+from palpate.attacks._projection import size
+from palpate.attacks._universal import Change, Climb, Crowd, Fitted, Fool
+from palpate.errors import ConfigError
+from palpate.perturbation import Enter
+from palpate.registry import Number
+from palpate.seeds import Seeds
+from palpate.targets.base import Target
+from palpate.types import Batch, Images
+
+_TOGETHER: Final = 32
+
+
+@final
+@dataclass(frozen=True)
+class Universal(LossAttack):
+    """x + δ, clipped to the bounds, with one δ for many samples.
+
+    In an audit δ is fitted once per model, on samples that it is not measured on: `held_out` says
+    which stay together. Called alone it is fitted on the images that it is given.
+
+    Attributes:
+        method: "gradient" climbs the losses of those that are not broken yet; "deepfool" adds up
+            the least change of each.
+        samples: how many of the audit's samples the search may look at, evenly spread over them.
+        held_out: "case": what a patient meets was fitted on the other half of the patients; "site":
+            what a site meets was fitted on all other sites (hospitals, modalities).
+        rounds: walks over the samples; the most of them with "deepfool".
+        batch: samples per update; None for 32, or 1 with "deepfool" as in the paper.
+        step_size: of the first gradient step, in units of the bounds; steps shrink to nothing. None
+            for a quarter of epsilon, or more where the steps are few.
+        fooling_rate: share of samples with another decision at which "deepfool" is content.
+        steps: of the search for one sample's least change ("deepfool").
+        overshoot: share by which that change is lengthened.
+        candidates: classes that it is compared with, the likeliest on the clean input.
+        agreement: Dice with the mask on the clean input below which a mask counts as fooled.
+    """
+
+    shared: ClassVar[bool] = True
+
+    method: Literal["gradient", "deepfool"] = "gradient"
+    samples: int = 256
+    held_out: Apart = "case"
+    rounds: int = 20
+    batch: int | None = None
+    step_size: Number | None = None
+    fooling_rate: float = 0.8
+    steps: int = 10
+    overshoot: float = 0.02
+    candidates: int = 10
+    agreement: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = {n: getattr(self, n) for n in ("rounds", "steps", "candidates")}
+        counts["batch"] = 1 if self.batch is None else self.batch
+        for name, count in counts.items():
+            if count < 1:
+                raise ConfigError(f"{name}: expected 1 or more, got {count}")
+        if self.samples < 2:
+            raise ConfigError(f"samples: expected 2 or more, got {self.samples}")
+        for name in ("fooling_rate", "agreement"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: expected more than 0 to 1, got {getattr(self, name)}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise ConfigError(f"step_size: expected more than 0, got {self.step_size}")
+        if not self.overshoot >= 0:
+            raise ConfigError(f"overshoot: expected 0 or more, got {self.overshoot}")
+        if self.method == "deepfool" and self.goal != "break":
+            raise ConfigError(f"goal: expected 'break' with deepfool, got {self.goal!r}")
+
+    @property
+    @override
+    def passes(self) -> float:
+        return self.rounds * (4.0 if self.method == "gradient" else 3.0 * self.steps) + 1
+
+    @override
+    def studied(self, count: int) -> Sequence[int]:
+        """So many samples, evenly spread."""
+        few = min(count, self.samples)
+        return [i * count // few for i in range(few)]
+
+    @override
+    def fitted(self, target: Target, batch: Batch) -> FittedChange:
+        """One perturbation for each part of these samples, fitted on the other parts.
+
+        Raises:
+            DataError: samples of one case or site only.
+        """
+        self.check(target)
+        parts = Parts.of(batch, self.held_out)
+        order = sorted(range(len(batch)), key=lambda i: batch.samples[i])
+        drawn = Seeds(cell="universal").per_sample(batch.samples)
+        prompts = self._prompts(batch, drawn)
+        with target.frozen():
+            search = self._searching(
+                target,
+                batch.images.to(target.device)[order],
+                batch.references.to(target.device)[order],
+                target.tokens(None if prompts is None else [prompts[i] for i in order]),
+            )
+            of = parts.part(batch)
+            return self._fitted(search, parts, tuple(of[i] for i in order))
+
+    @override
+    def prepared(self, target: Target, batch: Batch) -> AbstractContextManager[Enter]:
+        return self.fitted(target, batch).prepared(target, batch)
+
+    @override
+    def _run(self, search: Search, seeds: Sequence[int]) -> Images:
+        order = sorted(range(len(seeds)), key=lambda i: seeds[i])
+        part = search.part(torch.tensor(order, device=search.images.device))
+        found = self._search(Crowd.of(part, self.agreement))
+        search.feel(torch.full_like(search.felt, found.felt), None)
+        search.passes += part.passes
+        images = (search.images + found.change).clamp(*search.target.bounds)
+        search.look(images)
+        return images
+
+    def _fitted(self, search: Search, parts: Parts, of: Sequence[str]) -> FittedChange:
+        changes: dict[str, Images] = {}
+        felt: dict[str, bool] = {}
+        told: list[dict[str, Any]] = []
+        for name in parts.names:
+            inside = torch.tensor([p == name for p in of], device=search.images.device)
+            others = search.part(torch.nonzero(~inside).flatten())
+            found = self._search(crowd := Crowd.of(others, self.agreement))
+            changes[name], felt[name] = found.change[0], found.felt
+            apart = Crowd.of(search.part(torch.nonzero(inside).flatten()), self.agreement)
+            told.append(
+                {"measured_on": name, **_told(found, crowd), **_held_out(found.change, apart)}
+            )
+        return FittedChange(
+            epsilon=self.epsilon,
+            norm=self.norm,
+            changes=changes,
+            felt=felt,
+            parts=parts,
+            told={"universal": told},
+        )
+
+    def _search(self, crowd: Crowd) -> Fitted:
+        if self.method == "gradient":
+            return Climb(
+                norm=self.norm,
+                epsilon=self.epsilon,
+                rounds=self.rounds,
+                batch=self.batch or _TOGETHER,
+                step_size=self.step_size,
+            )(crowd)
+        return Fool(
+            norm=self.norm,
+            epsilon=self.epsilon,
+            rounds=self.rounds,
+            batch=self.batch or 1,
+            fooling_rate=self.fooling_rate,
+            steps=self.steps,
+            overshoot=self.overshoot,
+            candidates=self.candidates,
+        )(crowd)
+
+
+def _told(found: Fitted, crowd: Crowd) -> dict[str, Any]:
+    return {
+        "fitted_on": len(crowd.search.images),
+        "rounds": found.rounds,
+        "linf": float(size(found.change, "linf")),
+        "l2": float(size(found.change, "l2")),
+        "fooling_rate": crowd.asked(found.change)[0],
+    }
+
+
+def _held_out(change: Change, crowd: Crowd) -> dict[str, Any]:
+    return {
+        "held_out": len(crowd.search.images),
+        "fooling_rate_held_out": crowd.asked(change)[0],
+    }
