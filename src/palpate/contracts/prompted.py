@@ -30,12 +30,10 @@ def prompted(*, row_by_row: bool = False) -> Target:
     """A network that reads every letter of its question.
 
     Args:
-        row_by_row: ask one sample at a time, so that rounding cannot hang on the batch.
+        row_by_row: look at one image at a time, so that rounding cannot hang on the batch.
     """
-    net = _Reader()
-    module = _RowByRow(net) if row_by_row else net
-    task = PromptedSegmentation()
-    return Target(module.eval(), task, name="reader", tokenizer=Letters())
+    module = _Reader(row_by_row=row_by_row).eval()
+    return Target(module, PromptedSegmentation(), name="reader", tokenizer=Letters())
 
 
 def with_questions(given: Batch) -> Batch:
@@ -65,8 +63,9 @@ class Letters:
 
 
 class _Reader(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, *, row_by_row: bool) -> None:
         super().__init__()
+        self.row_by_row = row_by_row
         self.words = nn.Embedding(len(_WORDS), 6)
         self.look = nn.Conv2d(SHAPE[0], 6, kernel_size=3, padding=1)
         generator = torch.Generator().manual_seed(9)
@@ -75,16 +74,7 @@ class _Reader(nn.Module):
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.5)
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
-        seen = self.look(images).tanh()
+        rows = images.split(1 if self.row_by_row else len(images))
+        seen = torch.cat([self.look(row) for row in rows]).tanh()
         asked = self.words(tokens).mean(dim=1).tanh()
         return (seen * asked[:, :, None, None]).sum(dim=1, keepdim=True)
-
-
-class _RowByRow(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
-        rows = zip(images.split(1), tokens.split(1), strict=True)
-        return torch.cat([self.inner(*row) for row in rows])
