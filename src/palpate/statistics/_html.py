@@ -116,7 +116,9 @@ def number(value: float | None) -> str:
 
 def ends(low: float | None, high: float | None) -> str:
     """Both ends of an interval, or that there is none."""
-    return "no interval" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+    if low is None or high is None:
+        return "no interval"
+    return f"[{number(low)},\u00a0{number(high)}]"
 
 
 def _data(value: Any) -> str:
