@@ -16,11 +16,12 @@ from torch import Tensor
 from palpate.attacks._projection import size
 from palpate.errors import ContractError
 from palpate.filing import filed, refiled
-from palpate.outcome import Outcome, Status, Trace, Verdict
+from palpate.outcome import Certificate, Outcome, Status, Trace, Verdict
 from palpate.perturbation import Perturbation, World
 from palpate.regions import Region, compare, lost
 from palpate.scoring import planes, scores
 from palpate.storage import Storage
+from palpate.targets._certifying import certificates
 from palpate.targets.base import Target
 from palpate.types import Batch, Images, Prediction
 from palpate.worst_cases import Pictures, WorstCases
@@ -104,7 +105,9 @@ def _worlds(
     target: Target, batch: Batch, perturbation: Perturbation | None, seed: int
 ) -> Iterator[tuple[int, Prediction, World]]:
     if perturbation is None:
-        yield 0, target.predict(batch), World.undisturbed(target, batch)
+        proved = certificates(target, batch, seed)
+        undisturbed = World.undisturbed(target, batch)
+        yield 0, target.predict(batch), undisturbed._replace(certificates=proved)
         return
     seeds = perturbation.seeds(seed)
     with perturbation.prepared(target, batch) as enter:
@@ -149,6 +152,7 @@ def _outcomes(
     moved = world.batch.images - clean.images
     linf, l2 = size(moved, "linf").tolist(), size(moved, "l2").tolist()
     traces = world.traces or (Trace(),) * len(clean)
+    proved = world.certificates or (Certificate(),) * len(clean)
     return [
         Outcome(
             sample=clean.samples[i],
@@ -174,6 +178,9 @@ def _outcomes(
             claimed=traces[i].claimed,
             rise=traces[i].rise,
             late=traces[i].late,
+            radius=proved[i].radius,
+            certified=proved[i].certified,
+            abstained=proved[i].abstained,
         )
         for i in range(len(clean))
     ]

@@ -38,6 +38,20 @@ class Trace(NamedTuple):
     late: float = math.nan
 
 
+class Certificate(NamedTuple):
+    """What a target proves of its own answer; NaN where it proves nothing.
+
+    Attributes:
+        radius: L2 distance within which the answer cannot change, in units of the bounds.
+        certified: whether the answer proved is right; of masks and labels, the share that is.
+        abstained: whether nothing could be proved; of masks and labels, the share.
+    """
+
+    radius: float = math.nan
+    certified: float = math.nan
+    abstained: float = math.nan
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Result of one sample under one trial of one perturbation.
@@ -68,6 +82,9 @@ class Outcome:
         claimed: score that the attack's search claims for the image; NaN where it claims none.
         rise: see `Trace`.
         late: see `Trace`.
+        radius: see `Certificate`; of clean cells only.
+        certified: see `Certificate`.
+        abstained: see `Certificate`.
     """
 
     sample: str
@@ -93,3 +110,6 @@ class Outcome:
     claimed: float = math.nan
     rise: float = math.nan
     late: float = math.nan
+    radius: float = math.nan
+    certified: float = math.nan
+    abstained: float = math.nan

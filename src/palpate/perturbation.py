@@ -15,7 +15,7 @@ from torch import Tensor
 
 from palpate import registry
 from palpate.errors import BudgetError, CapabilityError
-from palpate.outcome import Outcome, Status, Trace
+from palpate.outcome import Certificate, Outcome, Status, Trace
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
 from palpate.types import Batch, Bounds, Images, References
@@ -37,6 +37,7 @@ class World(NamedTuple):
         carry: takes masks of the undisturbed world to where the disturbance has moved the pixels,
             so that a turned image is compared with a turned reference; None where they stay.
         traces: per sample, what a search says of itself; empty for everything else.
+        certificates: per sample, what the target proves; empty where it proves nothing.
     """
 
     target: Target
@@ -46,6 +47,7 @@ class World(NamedTuple):
     notes: dict[str, Any] = {}  # noqa: RUF012 - never written to
     carry: Carry | None = None
     traces: tuple[Trace, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
 
     @classmethod
     def undisturbed(cls, target: Target, batch: Batch) -> "World":

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from palpate.errors import StoreError
-from palpate.outcome import Outcome, Status, Verdict
+from palpate.outcome import Certificate, Outcome, Status, Trace, Verdict
 
 SCHEMA_VERSION = 3  # 1: no numbers per class of a mask; 2: no prompts, pixel counts, traces
 READABLE = (1, 2, SCHEMA_VERSION)
@@ -60,7 +60,7 @@ _SAMPLES = pa.schema(
         ("pixels", pa.int64()),
         ("wrong_pixels", pa.int64()),
         ("changed_pixels", pa.int64()),
-        *((name, pa.float32()) for name in ("claimed", "rise", "late")),
+        *((name, pa.float32()) for name in (*Trace._fields, *Certificate._fields)),
         *((f"region_{name}", pa.list_(kind)) for name, kind in _REGIONS.items()),
     ]
 )
