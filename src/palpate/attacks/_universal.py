@@ -98,7 +98,9 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Climb:
-    """Mini-batch gradient ascent on the shared perturbation; what is broken pulls no more.
+    """Mini-batch gradient ascent on the shared perturbation.
+
+    What is broken pulls no more while any sample of the same step stands.
 
     Attributes:
         norm: of the ball.
@@ -133,16 +135,17 @@ class Climb:
         return Fitted(best, self.rounds, bool(crowd.search.felt.any()))
 
     def _pull(self, crowd: Crowd, change: Change, rows: Rows, progress: float) -> Change:
-        """Steepest direction for those of these samples that stand, all together."""
+        """Steepest direction for those of these samples that stand, or for all if none does."""
         images = crowd.placed(change, rows)
         answer = crowd.search.ask(images, rows=rows, progress=progress)
-        standing = shaped(crowd.search.judged(answer.logits, rows) > 0, images)
+        standing = crowd.search.judged(answer.logits, rows) > 0
+        pulls = shaped(standing | ~standing.any(), images)
         # where an image is at a bound, and would only be pushed against it, it has no say
         wanted, bounds = crowd.search.images[rows] + change, crowd.search.target.bounds
         stuck = ((wanted < bounds.low) & (answer.gradient < 0)) | (
             (wanted > bounds.high) & (answer.gradient > 0)
         )
-        counted = torch.where(standing & ~stuck, answer.gradient, torch.zeros_like(answer.gradient))
+        counted = torch.where(pulls & ~stuck, answer.gradient, torch.zeros_like(answer.gradient))
         return direction(counted.sum(dim=0, keepdim=True), self.norm)
 
 

@@ -11,6 +11,7 @@
     └── AdversarialPatch   the budget limits the area that may change
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,13 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class AnyAttack(Perturbation):
-    """The frame around every attack."""
+    """The frame around every attack.
+
+    Class attributes:
+        shared: whether all samples share one change, so that each one's hangs on the others'.
+    """
+
+    shared: ClassVar[bool] = False
 
     family: ClassVar[str] = "attacks"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
@@ -129,7 +136,9 @@ class AnyAttack(Perturbation):
         with target.frozen():
             tokens = target.tokens(prompts)
             search = self._searching(target, clean, references.to(target.device), tokens)
-            last = self._run(search, list(range(len(clean))) if seeds is None else seeds)
+            own = list(range(len(clean))) if seeds is None else seeds
+            search.begin(own)
+            last = self._run(search, own)
         best = self._finished(search)
         for images in (best, last):
             check_legal(self, clean, images, target.bounds)
@@ -243,7 +252,7 @@ def check_epsilon(epsilon: float) -> None:
     Raises:
         ConfigError: with the value.
     """
-    if not epsilon >= 0:
+    if not 0 <= epsilon < math.inf:
         raise ConfigError(f"epsilon: expected 0 or more, got {epsilon}")
 
 

@@ -15,14 +15,21 @@ from palpate.attacks._projection import size
 from palpate.attacks._prompting import PromptAttack
 from palpate.attacks.base import AnyAttack, NormAttack
 from palpate.contracts.oracles import batch, constant, expect, linear, probe, raises
+from palpate.contracts.oracles import one as single
 from palpate.contracts.prompted import prompted, with_questions
 from palpate.errors import CapabilityError, ConfigError
 from palpate.outcome import Status
 from palpate.perturbation import Perturbation
 from palpate.scoring import scores
 from palpate.seeds import Seeds
+from palpate.targets.base import Target
+from palpate.types import Batch, Images
 
-_DOSES: Final = {"severity": (0.0, 0.5, 1.0, 2.0, 5.0), "coverage": (0.0, 0.05, 0.1, 0.3, 1.0)}
+_DOSES: Final = {
+    "severity": (0.0, 0.5, 1.0, 2.0, 5.0),
+    "coverage": (0.0, 0.05, 0.1, 0.3, 1.0),
+    "epsilon": (0.0, 0.01, 0.03, 0.1, 0.2),  # of an attack whose budget is no norm in pixels
+}
 
 
 def _of_images(check: Callable[[AnyAttack], None]) -> Callable[[Perturbation], None]:
@@ -99,7 +106,7 @@ def check_optimum_of_linear_oracle(attack: AnyAttack) -> None:
     for norm in norms(attack):
         epsilon = 0.02 if norm == "linf" else 0.2
         one = dataclasses.replace(attack, epsilon=epsilon, norm=norm)
-        images = one(target, given.images, given.references)
+        images = _attacked(one, target, given)
         change = (target.logits(images) - target.logits(given.images)).detach()[:, 1]
         dual = _dual(weight, norm)
         signs = 1 - 2 * given.references
@@ -161,7 +168,7 @@ def check_larger_budget_never_weaker(attack: AnyAttack) -> None:
     target, given = linear(), batch(32, classes=2, margin=0.1)
     right: list[float] = []
     for one in _doses(attack):
-        images = one(target, given.images, given.references)
+        images = _attacked(one, target, given)
         score = scores(target.predict(given.with_images(images)), given.references)
         right.append(float(score.mean()))
     expect(right == sorted(right, reverse=True), f"{attack!r}: accuracy over epsilon is {right}")
@@ -188,13 +195,21 @@ def check_impossible_budget_refused(attack: AnyAttack) -> None:
     if isinstance(attack, NormAttack):
         wide = 1.5 if norms(attack)[0] == "linf" else -math.inf
     else:
-        wide = 1.01 * _DOSES[attack.dose][-1]
+        wide = math.inf if attack.dose == "epsilon" else 1.01 * _DOSES[attack.dose][-1]
     for dose in (wide, -0.1, math.nan):
         try:
             _dosed(attack, dose).check(probe())
         except ConfigError:
             continue
         expect(False, f"{attack!r}: accepted {attack.dose} {dose}")
+
+
+def _attacked(attack: AnyAttack, target: Target, given: Batch) -> Images:
+    """The attacked images; one at a time where they would share one change."""
+    if not attack.shared:
+        return attack(target, given.images, given.references)
+    singles = (single(given, i) for i in range(len(given)))
+    return torch.cat([attack(target, s.images, s.references) for s in singles])
 
 
 def _dosed(attack: AnyAttack, dose: float) -> AnyAttack:

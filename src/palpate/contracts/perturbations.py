@@ -68,7 +68,7 @@ def check_leaves_target_as_it_was(perturbation: Perturbation) -> None:
     expect(_state(target) == before, f"{perturbation!r}: did not restore the target")
     try:
         with (
-            perturbation.prepared(target, given) as enter,
+            _looked(perturbation, target).prepared(target, given) as enter,
             enter(_SEEDS) as world,
         ):
             world.target.predict(world.batch)
@@ -111,11 +111,18 @@ def _met(perturbation: Perturbation, given: Batch, *, exact: bool = False) -> tu
     return (row_by_row() if exact else probe()), given
 
 
+def _looked(perturbation: Perturbation, target: Target) -> Perturbation:
+    """What comes of looking at some samples first, as in an audit; the same for every batch."""
+    _, study = _met(perturbation, batch(4))
+    return perturbation.fitted(target, study)
+
+
 def _exactly(perturbation: Perturbation, given: Batch) -> Batch:
     # a search amplifies rounding that depends on the batch size, so it meets a model without any;
     # a fault needs the plain model, whose modules are called once per batch
     target, asked = _met(perturbation, given, exact="weights" not in perturbation.needs)
-    with perturbation.prepared(target, asked) as enter, enter(_SEEDS) as world:
+    looked = _looked(perturbation, target)
+    with looked.prepared(target, asked) as enter, enter(_SEEDS) as world:
         return world.batch
 
 
@@ -129,13 +136,15 @@ def _asked(perturbation: Perturbation, given: Batch) -> tuple[str, ...]:
 
 def _answer(perturbation: Perturbation, given: Batch, target: Target | None = None) -> Tensor:
     own, asked = _met(perturbation, given)
-    with perturbation.prepared(target or own, asked) as enter, enter(_SEEDS) as world:
+    looked = _looked(perturbation, target or own)
+    with looked.prepared(target or own, asked) as enter, enter(_SEEDS) as world:
         return world.target.predict(world.batch).logits.clone()
 
 
 def _trial(perturbation: Perturbation, given: Batch, trial: int) -> Any:
     target, asked = _met(perturbation, given)
-    with perturbation.prepared(target, asked) as enter, enter(_SEEDS.at(trial)) as world:
+    looked = _looked(perturbation, target)
+    with looked.prepared(target, asked) as enter, enter(_SEEDS.at(trial)) as world:
         return world.notes, world.batch.images.sum().item()
 
 
