@@ -18,7 +18,7 @@ from palpate.types import PromptedSegmentation
 
 FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
 """What a folder of a whole model holds."""
-_NAMES = ", ".join(FILES)
+_NEEDED = tuple(name for name in FILES if name != "model.safetensors")
 
 
 @final
@@ -104,19 +104,20 @@ class Clipseg(TargetSource):
 
     def _loaded(self, cls: Any) -> Any:
         """What a class of transformers makes of the folder or the id; the reason if it cannot."""
-        place = self.hub if self.path is None else str(self.path)
         try:
-            return cls.from_pretrained(place)
+            if self.path is None:
+                return cls.from_pretrained(self.hub)
+            # without a vocabulary or a configuration transformers makes up an empty one
+            lacking = [n for n in _NEEDED if not (self.path / n).is_file()]
+            if lacking:
+                raise OSError(f"{self.path} has no {', '.join(lacking)}")
+            return cls.from_pretrained(str(self.path))
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())[:160]
+            place = f"path: a folder with {', '.join(FILES)}"
             if self.path is None:
-                expected = f"a network to fetch {place}, or path: a folder with"
-                raise TargetError(f"clipseg: expected {expected} {_NAMES}, got {reason}") from None
-            lacking = [name for name in FILES if not (self.path / name).is_file()]
-            raise TargetError(
-                f"clipseg: expected a folder with {_NAMES}, got {place} without"
-                f" {', '.join(lacking) or 'readable files'}: {reason}"
-            ) from None
+                place = f"a network to fetch {self.hub}, or {place}"
+            raise TargetError(f"clipseg: expected {place}, got {reason}") from None
 
 
 class _Tokens:
