@@ -60,6 +60,22 @@ def test_keys_hang_on_what_determines_the_result_and_on_nothing_else(audit_file)
     assert set(changed("perturbations.0.epsilon=1/255")) < set(keys)
 
 
+def test_maps_of_the_evidence_are_kept_when_asked_for(audit_file, tmp_path):
+    strong = "perturbations.0.epsilon=0.3"
+    keys = {c.key for c in make_plan(resolved(audit_file, strong)).cells}
+    drive(resolved(audit_file, strong, "saliency=grad_cam"), tmp_path / "explained")
+
+    record = Record.load(tmp_path / "explained")
+    assert not {c.key for c in record.cells} & keys
+    shown = [images for cell in record.cells if (images := record.images(cell))]
+    assert shown
+    for images in shown:
+        clean, heat = images["clean"], images["clean_saliency"]
+        assert heat.shape == clean.shape[:1] + clean.shape[2:]
+        assert all(n.startswith("Grad-CAM of ") for n in images["saliency_note"].tolist())
+        assert float(heat.min()) >= 0
+
+
 def test_a_second_run_does_nothing(audit_file, run):
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
     seen = []

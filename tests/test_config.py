@@ -45,6 +45,7 @@ def test_a_list_that_fits_its_field_is_a_value():
         ({"statistics": {"confidence": 95}}, ConfigError, "statistics.confidence: .*got 95"),
         ({"metrics": ["acuracy"]}, UnknownComponent, "'acuracy'; did you mean 'accuracy'"),
         ({"metrics": [{"name": "dice_below", "bar": 2}]}, ConfigError, "above 0, at most 1, got 2"),
+        ({"saliency": "gradcam"}, ConfigError, "saliency.name: .*got 'gradcam'"),
         ({"metrics": [{"bar": 0.5}]}, ConfigError, "metrics: expected a 'name'"),
         ({"dataset": {"name": "medmnist", "split": "tets"}}, ConfigError, "split: .*got 'tets'"),
         ({"perturbations": [{"name": "pgd", "epsilon": []}]}, ConfigError, "at least one value"),

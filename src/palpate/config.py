@@ -49,6 +49,20 @@ class MemoryErrors(BaseModel):
     devices: float = Field(default=1.0, gt=0.0)
 
 
+class SaliencyConfig(BaseModel):
+    """Maps of where the evidence lies, for the worst cases.
+
+    Attributes:
+        name: how they are computed.
+        layer: module whose activations are weighted; empty for the last one that fits.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["grad_cam"]
+    layer: str = ""
+
+
 class AuditConfig(BaseModel):
     """Everything that one audit asks for; see the README for an example file.
 
@@ -72,6 +86,8 @@ class AuditConfig(BaseModel):
             points, one step against many, no limit, no gradients, another model's attack): the
             audit's checks on itself need it. Seconds per model; false saves them.
         gallery: worst cases kept per cell for the report.
+        saliency: `grad_cam`, or `{name: grad_cam, layer: ...}`, for maps of the evidence beside the
+            worst cases; none by default.
         batch_size: samples per forward pass; no effect on results beyond rounding.
     """
 
@@ -89,9 +105,10 @@ class AuditConfig(BaseModel):
     storage: str = "float32"
     probes: bool = True
     gallery: int = Field(default=4, ge=0)
+    saliency: SaliencyConfig | None = None
     batch_size: int = Field(default=64, ge=1)
 
-    @field_validator("dataset", mode="before")
+    @field_validator("dataset", "saliency", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
         return _as_spec(value)

@@ -3,6 +3,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 from palpate.report.gallery import gallery
@@ -105,3 +106,46 @@ def test_a_moved_picture_is_laid_over_the_moved_reference():
     right = overlay_uri(image[0], (turned, turned), exclusive=True, bounds=(0.0, 1.0))
     assert moved.source == right
     assert clean.source != right
+
+
+def explained(maker, maps, note):
+    maker.kind, maker.classes = "segmentation", ("background", "lesion")
+    maker.cell("unet", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    image, mask = np.zeros((1, 1, 4, 4), dtype=np.float32), np.zeros((1, 4, 4), dtype=np.uint8)
+    images = {
+        "sample": np.array([maker.names[0][0]]),
+        "trial": np.array([0]),
+        "clean": image,
+        "perturbed": image,
+        **dict.fromkeys(("reference_mask", "clean_mask", "perturbed_mask"), mask),
+        "clean_saliency": maps[0],
+        "perturbed_saliency": maps[1],
+        "saliency_note": np.array([note]),
+    }
+    outcomes = [maker.outcome(i, right=False) for i in range(40)]
+    setting = {"epsilon": 0.1, "norm": "linf"}
+    maker.cell("unet", "attacks", "fgsm", setting=setting, outcomes=outcomes, images=images)
+    (card,) = gallery(maker.write())
+    return card
+
+
+def test_maps_of_the_evidence_stand_beside_the_overlays_on_one_scale(maker):
+    heat = np.zeros((2, 1, 4, 4), dtype=np.float32)
+    heat[0, 0, 1, 1], heat[1, 0, 1, 1] = 8.0, 2.0
+    card = explained(maker, heat, "Grad-CAM of lesion at decoder")
+
+    first, second = card.pictures[2:4]
+    assert first.caption.startswith("clean: Grad-CAM of lesion at decoder")
+    assert second.alt.endswith("strongest evidence 25% of the pair's")
+    full, quarter = (colormaps["inferno"](v)[:3] for v in (1.0, 0.25))
+    for picture, colour in ((first, full), (second, quarter)):
+        expected = np.round(0.5 * 255 * np.array(colour))
+        assert np.abs(_pixels(picture.source)[1, 1] - expected).max() <= 1
+    assert card.saliency == "Grad-CAM of lesion at decoder"
+
+
+def test_a_model_without_maps_is_told_in_words(maker):
+    card = explained(maker, np.full((2, 1, 4, 4), np.nan, dtype=np.float32), "no Grad-CAM: why")
+
+    assert len(card.pictures) == 5
+    assert card.saliency == "no Grad-CAM: why"

@@ -14,6 +14,7 @@ from palpate.errors import CapabilityError
 from palpate.filing import check_storage
 from palpate.perturbation import Perturbation
 from palpate.record import SCHEMA_VERSION
+from palpate.saliency import check_saliency
 from palpate.storage import Storage
 from palpate.targets.base import Target
 
@@ -155,6 +156,8 @@ def make_plan(audit: Audit) -> Plan:
         UsageError: bad pixels, a budget beyond the bounds, a model not fit to be audited, images
             that a file of the asked format cannot hold.
     """
+    if audit.config.saliency is not None:
+        check_saliency()
     data_digest = audit.samples.digest()
     first = audit.samples.batch(range(min(len(audit.samples), audit.config.batch_size)))
     cells: list[Cell] = []
@@ -219,6 +222,8 @@ def _cell(
         "gallery": audit.config.gallery,
         "shard": [0, 1],
     }
+    if audit.config.saliency is not None:
+        determines["saliency"] = audit.config.saliency.model_dump()
     entry = {
         "target": audit.targets[index].name,
         "defence": _defence_label(defence, audit.config.defences),

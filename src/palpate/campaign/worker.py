@@ -14,6 +14,7 @@ from palpate.campaign.unit import Unit
 from palpate.errors import StoreError
 from palpate.evaluation import Evaluation, evaluate
 from palpate.record import CellRecord, write_cell
+from palpate.saliency import grad_cam
 
 Shrunk = Callable[[int], None]
 
@@ -80,6 +81,8 @@ class Worker:
             gallery=config.gallery,
             study=None if asked is None else samples.batch(asked.studied(len(samples))),
         )
+        if config.saliency is not None and found.images:
+            found.images |= grad_cam(target, found.images, layer=config.saliency.layer)
         trials = len(found.notes)  # a campaign that stops by itself has fewer than were asked for
         record = CellRecord(
             key=cell.key,

@@ -9,7 +9,7 @@ import numpy as np
 from palpate.metrics.base import TaskInfo
 from palpate.record import CellRecord, Columns, Record
 from palpate.report import words
-from palpate.report.pictures import Picture, Shown, pictures
+from palpate.report.pictures import Picture, Shown, pictures, saliency_note
 from palpate.statistics.cells import Cells
 from palpate.statistics.paired import label
 
@@ -28,6 +28,8 @@ class Card:
         before: what the model said of the clean image.
         after: what it said of the perturbed one.
         pictures: clean, perturbed, difference.
+        saliency: what the maps of the evidence show, or why there are none; empty where none were
+            asked for.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Card:
     before: str
     after: str
     pictures: tuple[Picture, ...]
+    saliency: str = ""
 
 
 def gallery(record: Record, *, limit: int = _LIMIT) -> list[Card]:
@@ -77,6 +80,7 @@ def _card(cells: Cells, cell: CellRecord) -> Card:
         before=said,
         after=now,
         pictures=pictures(images, 0, shown=Shown(sample, said, now, (low, high))),
+        saliency=saliency_note(images, 0),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -65,6 +66,7 @@ def pictures(
     name = shown.sample
     return (
         *_overlays(images, number, shown),
+        *_evidence(images, number, shown),
         Picture(data_uri(clean, low, high), f"Clean image {name}: {shown.before}", "clean"),
         Picture(data_uri(moved, low, high), f"Perturbed image {name}: {shown.after}", "perturbed"),
         Picture(
@@ -126,6 +128,46 @@ def overlay_uri(
         for channel, value in zip(picture, colour, strict=True):
             channel[where] = 0.55 * channel[where] + 0.45 * value / 255
     return data_uri(picture, 0.0, 1.0)
+
+
+def saliency_note(images: Mapping[str, NDArray[Any]], number: int) -> str:
+    """What the maps of the evidence show, or why there are none; empty where none were asked."""
+    return str(images["saliency_note"][number]) if "saliency_note" in images else ""
+
+
+def heat_uri(
+    image: NDArray[np.floating[Any]],
+    heat: NDArray[np.floating[Any]],
+    *,
+    bounds: tuple[float, float],
+) -> str:
+    """PNG of an image, in grey, under a map in colour (inferno), half of each, as a data URI.
+
+    Args:
+        image: (channel, height, width).
+        heat: (height, width) in [0, 1].
+        bounds: shown as black and white.
+    """
+    grey = np.nan_to_num(image.astype(np.float64), nan=bounds[0]).mean(axis=0)
+    levels = np.clip((grey - bounds[0]) / ((bounds[1] - bounds[0]) or 1.0), 0, 1)
+    colours = np.moveaxis(colormaps["inferno"](heat)[..., :3], -1, 0)
+    return data_uri(0.5 * levels + 0.5 * colours, 0.0, 1.0)
+
+
+def _evidence(images: Mapping[str, NDArray[Any]], number: int, shown: Shown) -> Iterator[Picture]:
+    """Both maps on one scale, so that evidence that is gone looks gone."""
+    if "clean_saliency" not in images:
+        return
+    pair = [images[f"{name}_saliency"][number] for name in ("clean", "perturbed")]
+    largest = max(float(np.nan_to_num(heat).max()) for heat in pair)
+    if any(np.isnan(heat).any() for heat in pair) or pair[0].ndim != 2:
+        return
+    note = saliency_note(images, number)
+    for name, heat in zip(("clean", "perturbed"), pair, strict=True):
+        source = heat_uri(images[name][number], heat / (largest or 1.0), bounds=shown.bounds)
+        share = float(heat.max()) / largest if largest else 0.0
+        alt = f"{note}, {name} image {shown.sample}: strongest evidence {share:.0%} of the pair's"
+        yield Picture(source, alt, f"{name}: {note} (bright: much evidence, one scale for both)")
 
 
 def gain_of(difference: NDArray[np.floating[Any]], width: float) -> int:
