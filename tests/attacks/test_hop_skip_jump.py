@@ -5,9 +5,12 @@ import palpate
 from palpate.attacks._projection import size
 from palpate.attacks.fab import Fab
 from palpate.attacks.hop_skip_jump import HopSkipJump
+from palpate.attacks.minimal_epsilon import MinimalEpsilon
 from palpate.contracts.oracles import batch, constant, linear
 from palpate.errors import CapabilityError, ConfigError
 from palpate.outcome import Status
+from palpate.scoring import scores
+from palpate.types import Prediction
 
 
 class Decisions(torch.nn.Module):
@@ -120,9 +123,25 @@ def test_what_is_never_broken_is_said():
     assert found.passes == 3 * 101  # the clean look and the starts
 
 
-def test_masks_are_refused(thresholds):
+def test_masks_are_broken_below_a_bar(network):
+    """No nearer than the white-box bisection, and nearer than where the walk began."""
+    target, images, masks = (part[:3] if number else part for number, part in enumerate(network))
+    first, later = (
+        HopSkipJump(queries=queries, bar=0.4)(target, images, masks) for queries in (40, 500)
+    )
+
+    score = scores(Prediction(target.logits(later).detach(), target.task), masks)
+    assert bool((score < 0.4).all())
+    distance = size(later - images, "linf")
+    assert distance.mean() < size(first - images, "linf").mean()
+    seeing = MinimalEpsilon(bar=0.4, steps=10, searches=8)(target, images, masks)
+    assert bool((size(seeing - images, "linf") < distance).all())
+
+
+def test_several_labels_are_refused():
+    target = palpate.wrap(torch.nn.Flatten().eval(), task=palpate.MultiLabel(("a", "b")))
     with pytest.raises(CapabilityError, match="hop_skip_jump: expected a task of Classification"):
-        HopSkipJump().check(thresholds.target)
+        HopSkipJump().check(target)
 
 
 def test_bad_settings_are_refused():

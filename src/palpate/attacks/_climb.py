@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from typing_extensions import override
 
+from palpate.attacks._expectation import ExpectedSearch
 from palpate.attacks._goal import Goal, aimed_at, check_goal
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
@@ -32,6 +33,8 @@ class ClimbingAttack(AnyAttack):
         prompt: the question under which the attacker searches, for prompted tasks: "same" as the
             audit asks, "fixed:<kind>" for one of the wordings of the data, or "random" for any of
             them, drawn for each sample. The answer is scored under the audit's question.
+        eot: draws over which a target that is random inside is averaged, each a pass of its own;
+            1 asks the target as it is. See `_expectation`; memory grows with it.
     """
 
     loss: LossName = field(default="ce", kw_only=True)
@@ -39,9 +42,12 @@ class ClimbingAttack(AnyAttack):
     label: Literal["reference", "prediction"] = field(default="reference", kw_only=True)
     goal: Goal = field(default="break", kw_only=True)
     prompt: str = field(default="same", kw_only=True)
+    eot: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         check_wording(self.prompt)
+        if self.eot < 1:
+            raise ConfigError(f"eot: expected 1 or more, got {self.eot}")
         _ = self.objective  # refuses what does not fit together
 
     @property
@@ -77,6 +83,16 @@ class ClimbingAttack(AnyAttack):
                 decided = Prediction(target.logits(clean, tokens), target.task).decisions
             references = decided.to(references.dtype)
         aim = aimed_at(self.goal, references, target.task)
+        if self.eot > 1:
+            return ExpectedSearch(
+                target,
+                clean,
+                references,
+                self.objective,
+                tokens=tokens,
+                aim=aim,
+                draws=self.eot,
+            )
         return Search(target, clean, references, self.objective, tokens=tokens, aim=aim)
 
 

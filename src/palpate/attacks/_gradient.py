@@ -1,6 +1,6 @@
 """One forward and one backward with respect to the input only, remembering the best iterate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -138,6 +138,9 @@ class Search:
     def answer(self, images: Images, rows: Rows | None = None) -> Logits:
         """Logits at some points, differentiable; whoever calls it calls `remember`."""
         return self.target.logits(images, some_of(self.tokens, rows))
+
+    def begin(self, seeds: Sequence[int]) -> None:
+        """Be told the samples' seeds, for what is random inside the target."""
 
     def standing(self, rows: Rows | None = None) -> Rows:
         """Which of the samples still have a score above 0."""
