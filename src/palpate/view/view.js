@@ -3,6 +3,11 @@
 // in the address after #, so that back, reload and a bookmark work. Texts only ever become text.
 const COUNT = 50;
 const HIDDEN = { cells: ["key", "problem"], samples: [] };
+const WITHOUT = {
+  none: "The clean cell keeps no pictures.",
+  faults: "Cells of faults keep no pictures.",
+  others: "No picture of this row was kept: a run keeps the worst cases of a cell.",
+};
 const COLOURED = ["outcome", "verdict", "state"];
 const $ = (id) => document.getElementById(id);
 const make = (name, attributes = {}, ...inside) => {
@@ -78,6 +83,7 @@ async function show() {
     const head = state.cell ? await source.cell(state.cell) : null;
     if (own !== asking) return;
     title(head);
+    state.family = head?.family;
     const ready = !head || !["not run", "failed"].includes(head.state);
     page = null;
     complain(null);
@@ -97,7 +103,7 @@ async function show() {
 function fetched(head) {
   const { query } = state;
   if (!head) return source.cells({ ...query, sort: query.sort ?? "" });
-  state.query.sort ??= head.pictures ? "picture" : ""; // the worst cases first
+  state.query.sort ??= head.pictures ? "picture" : "outcome"; // the worst first
   return source.samples(state.cell, query);
 }
 
@@ -233,7 +239,7 @@ async function openCase(index) {
     $("shots").replaceChildren(
       ...found.map((one) => make("figure", {}, make("img", { src: one.source, alt: one.alt }), make("figcaption", {}, one.caption))),
     );
-    text = found.length ? `${number(found.length)} pictures` : "No picture of this row was kept: a run keeps the worst cases of a cell.";
+    text = found.length ? `${number(found.length)} pictures` : WITHOUT[state.family] ?? WITHOUT.others;
   } catch (error) {
     text = error.message;
   }
