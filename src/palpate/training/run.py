@@ -77,6 +77,7 @@ def train_recipe(
         mean=source.mean,
         std=source.std,
         output=output,
+        keep=source.kept_state,
         progress=progress,
     )
     for line in _clean(card):

@@ -60,6 +60,7 @@ def train(
     std: tuple[float, ...],
     output: Path,
     cases: Mapping[str, Sequence[str]] | None = None,
+    keep: Callable[[State], Mapping[str, Tensor]] = dict,
     progress: Callable[[int, Epoch], None] | None = None,
 ) -> dict[str, Any]:
     """Make a checkpoint and its card, or continue where an earlier call was interrupted.
@@ -76,6 +77,7 @@ def train(
         std: Per channel.
         output: Checkpoint without suffix.
         cases: Patient or other unit of independence of each example, per split; for the intervals.
+        keep: Those of the tensors that the checkpoint has to hold; all by default.
         progress: Called after every epoch with its number and its row of the curve.
 
     Returns:
@@ -111,6 +113,7 @@ def train(
             for name, split in splits.items()
             if name != "train"
         }
+    fitted = replace(fitted, state=dict(keep(fitted.state)))
     measured = {
         name: _measured(found, splits[name].labels, classes, (cases or {}).get(name))
         for name, found in logits.items()
