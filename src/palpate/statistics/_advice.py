@@ -4,6 +4,7 @@ from typing import Final
 
 from palpate.statistics import _model_checks as model
 from palpate.statistics import _probe_checks as probe
+from palpate.statistics.certified import CERTIFIED
 
 ADVICE: Final[dict[str, str]] = {
     model.RANDOM: (
@@ -45,6 +46,7 @@ ADVICE: Final[dict[str, str]] = {
     "clean accuracy above chance": "a model that guesses cannot be audited: check data and weights",
     "every planned cell finished": "mend what the error names and run again: it goes on from there",
     "intervals narrow enough to decide on": "audit on more patients",
+    CERTIFIED: "let more `samples` vote; if it stays, the certificate is wrong: do not use it",
     "targeted attacks": "add one with `goal`, or the targeted stages of `autoattack`",
     "attack adapted to the defence": "let a person who knows the defence look at the attacks",
 }

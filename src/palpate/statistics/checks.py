@@ -23,6 +23,7 @@ from palpate.statistics._not_run import not_run
 from palpate.statistics._probe_checks import probe_checks
 from palpate.statistics._probes import probes_of
 from palpate.statistics.cells import Cells, design_of
+from palpate.statistics.certified import certificate_checks
 from palpate.statistics.paired import label, scores
 from palpate.statistics.proportions import share
 from palpate.statistics.sample_size import cases_for
@@ -48,6 +49,7 @@ def checks(record: Record, *, summary: Summary | None = None) -> Table[Check]:
         *_as_on_card(cells),
         *_finite(cells),
         *attack_checks(cells),
+        *certificate_checks(cells),
         *_dose_moves_more(cells),
         *_faults_reach_the_output(cells),
         *margin_checks(cells),
