@@ -125,6 +125,11 @@ class Perturbation(ABC):
             return f"no {self.family} do without {lacking}"
         return f"{self.family} that do without {lacking}: {', '.join(able)}"
 
+    @property
+    def looks_first(self) -> bool:
+        """Whether `fitted` looks at the samples at all."""
+        return type(self).fitted is not Perturbation.fitted
+
     def studied(self, count: int) -> Sequence[int]:
         """Which of so many samples a search looks at before any batch is met; see `fitted`.
 

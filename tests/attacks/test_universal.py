@@ -1,9 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from palpate import registry
 from palpate.attacks._gradient import Search
 from palpate.attacks._held_out import Parts
 from palpate.attacks._projection import size
@@ -400,3 +402,125 @@ def test_one_patient_alone_is_refused():
     target, data = one_sided()
     with pytest.raises(DataError, match="two or more cases, to fit on some and measure on the"):
         Universal().fitted(target, dataclasses.replace(data, cases=("p",) * 40))
+
+
+def write(folder, images):
+    """A file in MedMNIST's form with these images in 8 bits, and what to call it."""
+    arrays = {
+        "test_images": (images[:, 0] * 255).round().to(torch.uint8).numpy(),
+        "test_labels": np.ones((len(images), 1), dtype=np.uint8),
+    }
+    np.savez(folder / "train.npz", **arrays)
+    return {"name": "npz", "path": "train.npz", "classes": ["no", "yes"]}
+
+
+def test_it_may_be_fitted_on_other_data(tmp_path):
+    target, data = one_sided()
+    images = (data.images * 255).round() / 255
+    half = images[:20], images[20:]
+    spec = write(tmp_path, half[0])
+    parameters = {"epsilon": 0.05, "fit_on": spec}
+    attack = registry.create("attacks", "universal", parameters, base=tmp_path)
+    audited = of(half[1], data.references[20:])
+
+    found = attack.fitted(target, audited)
+
+    assert torch.allclose(found.changes["all"], -0.05 * WEIGHT.sign(), atol=1e-6)
+    [told] = found.told["universal"]
+    assert (told["fitted_on"], told["held_out"]) == (20, 20)
+    one_patient = dataclasses.replace(audited, cases=("p",) * 20)  # nothing to divide
+    assert attack.fitted(target, one_patient).changes["all"].shape == (1, 6, 6)
+    with pytest.raises(DataError, match="other images than those that are measured, got 20 of 20"):
+        attack.fitted(target, of(half[0], data.references[:20]))
+    larger = of(torch.full((4, 1, 9, 9), 0.5), data.references[:4])
+    with pytest.raises(DataError, match=r"image shape \(1, 9, 9\), got \(1, 6, 6\)"):
+        attack.fitted(target, larger)
+
+
+def test_other_data_count_by_their_content(tmp_path):
+    _, data = one_sided()
+    spec = write(tmp_path, data.images)
+    attack = registry.create("attacks", "universal", {"fit_on": spec}, base=tmp_path)
+    before = attack.identity
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    write(moved, data.images)
+    same = registry.create("attacks", "universal", {"fit_on": spec}, base=moved)
+    assert same.identity == before
+    write(moved, data.images.flip(0))
+    other = registry.create("attacks", "universal", {"fit_on": spec}, base=moved)
+    assert other.identity != before
+    with pytest.raises(ConfigError, match="fit_on: expected a dataset with a name, or 'audited'"):
+        Universal(fit_on="train")
+
+
+def test_it_is_carried_over_from_another_model(tmp_path):
+    """Fitted on a surrogate with other weights, the change is the surrogate's best."""
+    (tmp_path / "other.py").write_text(
+        "import torch\n"
+        "from palpate.contracts.oracles import Linear\n"
+        "def make():\n"
+        "    draw = torch.Generator().manual_seed(12)\n"
+        "    return Linear(torch.randn((1, 6, 6), generator=draw), 3.0)\n"
+    )
+    target, data = one_sided()
+    surrogate = {"name": "module", "factory": f"{tmp_path}/other.py:make", "mean": [0], "std": [1]}
+    attack = registry.create(
+        "attacks", "transfer", {"attack": "universal", "surrogate": surrogate, "epsilon": 0.05}
+    )
+    assert attack.looks_first
+    assert list(attack.studied(1000)) == list(Universal().studied(1000))
+    found = attack.fitted(target, data)
+
+    other = torch.randn((1, 6, 6), generator=torch.Generator().manual_seed(12))
+    assert torch.allclose(found.changes["first half"], -0.05 * other.sign(), atol=1e-6)
+    outcomes = measured(attack, target, data).outcomes
+    shifted = logit(target, (data.images - 0.05 * other.sign()).clamp(0, 1))
+    assert [o.verdict is Verdict.SDC for o in outcomes] == (shifted < 0).tolist()
+    silent = evaluate(
+        Target(Linear(torch.zeros(1, 6, 6), 1.0).eval(), target.task),
+        [data],
+        perturbation=found,
+    ).outcomes
+    assert {o.status for o in silent} == {Status.NO_GRADIENT}
+
+
+def test_fools_no_fewer_than_art(few):
+    """Same radius, same walks, same inner DeepFool, judged on the images that it was fitted on."""
+    from art.attacks.evasion import UniversalPerturbation
+    from art.estimators.classification import PyTorchClassifier
+
+    target, images, _ = few
+    images, epsilon, rounds = images[:10], 24 / 255, 2
+    classifier = PyTorchClassifier(
+        few.network,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(1, 28, 28),
+        nb_classes=2,
+        clip_values=(0, 1),
+        device_type="cpu",
+    )
+    theirs = UniversalPerturbation(
+        classifier,
+        attacker="deepfool",
+        attacker_params={"max_iter": 10, "epsilon": 0.02, "nb_grads": 2, "verbose": False},
+        delta=0.01,
+        max_iter=rounds,
+        eps=epsilon,
+        norm=np.inf,
+        verbose=False,
+    )
+    np.random.seed(0)  # noqa: NPY002 - the one that it draws its order from
+    moved = torch.from_numpy(theirs.generate(images.numpy())).float()
+    decided = target.logits(images).argmax(1)
+
+    def rate(changed):
+        return float((target.logits(changed.clamp(0, 1)).argmax(1) != decided).float().mean())
+
+    for method in ("gradient", "deepfool"):
+        attack = Universal(
+            epsilon=epsilon, method=method, rounds=rounds, fooling_rate=0.99, label="prediction"
+        )
+        ours = rate(attack(target, images, decided))
+        assert ours >= rate(moved)
+        assert ours > 0

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from palpate.attacks._gradient import Search
 from palpate.attacks.base import Attack
+from palpate.datasets.base import Samples
 from palpate.errors import DataError
 from palpate.perturbation import Enter, World
 from palpate.seeds import Seeds
@@ -73,11 +74,13 @@ class FittedChange(Attack):
 
     Attributes:
         changes: perturbation (channel, *spatial) that each part meets.
-        felt: whether the search for it met a gradient.
+        felt: whether the search for it met a gradient; the target must answer the change as well.
         parts: who meets which; None where all meet the only one.
         told: what the search said of itself, for the record.
         rows: part of each sample of the batch that is entered.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     changes: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     felt: Mapping[str, bool] = field(default_factory=dict[str, bool])
@@ -101,10 +104,58 @@ class FittedChange(Attack):
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
         change = torch.stack([self.changes[part] for part in self.rows]).to(search.images)
-        search.feel(torch.tensor([self.felt[p] for p in self.rows], device=change.device), None)
         images = (search.images + change).clamp(*search.target.bounds)
-        search.best = images
+        before, after = search.look(search.images).loss, search.look(images).loss
+        felt = torch.tensor([self.felt[p] for p in self.rows], device=change.device)
+        search.feel(felt & (before != after), None)  # it may have been found on another target
         return images
+
+
+def in_order(batch: Batch) -> Batch:
+    """The same samples in an order that does not hang on that of the data."""
+    return some_samples(batch, sorted(range(len(batch)), key=lambda i: batch.samples[i]))
+
+
+def rest(batch: Batch, left_out: Sequence[int]) -> Batch:
+    """All samples but some."""
+    gone = set(left_out)
+    return some_samples(batch, [i for i in range(len(batch)) if i not in gone])
+
+
+def some_samples(batch: Batch, which: Sequence[int]) -> Batch:
+    """Some samples of a batch, in this order."""
+    prompts = batch.prompts
+    return Batch(
+        images=batch.images[list(which)],
+        references=batch.references[list(which)],
+        samples=tuple(batch.samples[i] for i in which),
+        cases=tuple(batch.cases[i] for i in which),
+        sites=tuple(batch.sites[i] for i in which),
+        prompts=None if prompts is None else tuple(prompts[i] for i in which),
+        wordings={kind: tuple(t[i] for i in which) for kind, t in batch.wordings.items()},
+    )
+
+
+def check_apart(data: Samples, fitted_on: Batch, measured: Batch, target: Target) -> None:
+    """Refuse to fit on data of another kind, or on images that are measured.
+
+    Raises:
+        DataError: says which.
+    """
+    for what, expected, got in (
+        ("task", target.task, data.task),
+        ("bounds", tuple(target.bounds), tuple(data.bounds)),
+        ("image shape", tuple(measured.images.shape[1:]), tuple(fitted_on.images.shape[1:])),
+    ):
+        if expected != got:
+            raise DataError(f"fit_on: expected the audit's {what} {expected}, got {got}")
+    seen = {image.numpy().tobytes() for image in measured.images.cpu()}
+    both = sum(image.numpy().tobytes() in seen for image in fitted_on.images.cpu())
+    if both:
+        raise DataError(
+            f"fit_on: expected other images than those that are measured, got {both} of"
+            f" {len(fitted_on)} that are among them"
+        )
 
 
 def _drawn(unit: str) -> bytes:

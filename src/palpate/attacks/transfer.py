@@ -19,8 +19,9 @@ from palpate import registry
 from palpate.attacks._gradient import Search
 from palpate.attacks.base import Attack, NormAttack
 from palpate.errors import CapabilityError, CheckpointError, ConfigError
+from palpate.perturbation import Perturbation
 from palpate.targets.base import Target, TargetSource
-from palpate.types import Images
+from palpate.types import Batch, Images
 
 UNDEFENDED: Final = "undefended"
 
@@ -35,6 +36,7 @@ class Transfer(Attack):
             without its defence. Where it has none that is the target itself: the number to hold
             those of its defences against.
         attack: name or spec of the attack on the surrogate; epsilon and norm are those of transfer.
+            "universal" is fitted on the surrogate, and its one perturbation carried over.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -86,6 +88,27 @@ class Transfer(Attack):
             )
         if self._source is None or self._inner.needs <= target.offers:
             self._inner.check(target.bare or target)
+
+    @property
+    @override
+    def looks_first(self) -> bool:
+        return self._inner.looks_first
+
+    @override
+    def studied(self, count: int) -> Sequence[int]:
+        """The samples that the attack wants to look at."""
+        return self._inner.studied(count)
+
+    @override
+    def fitted(self, target: Target, batch: Batch) -> Perturbation:
+        """What an attack finds that looks at samples first (universal), found on the surrogate.
+
+        Raises:
+            DataError: samples that the attack cannot be fitted on.
+        """
+        if not self.looks_first:
+            return self
+        return self._inner.fitted(self._loaded(target, batch.images), batch)
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:

@@ -13,19 +13,30 @@ in `_held_out`.
 | overshoot | of the DeepFool inside | η | 1511.04599 |
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, final
 
 import torch
 from typing_extensions import override
 
+from palpate import registry
 from palpate.attacks._climb import LossAttack
 from palpate.attacks._gradient import Search
-from palpate.attacks._held_out import Apart, FittedChange, Parts
+from palpate.attacks._held_out import (
+    Apart,
+    FittedChange,
+    Parts,
+    check_apart,
+    in_order,
+    rest,
+    some_samples,
+)
 from palpate.attacks._projection import size
 from palpate.attacks._universal import Change, Climb, Crowd, Fitted, Fool
+from palpate.datasets.base import Dataset
 from palpate.errors import ConfigError
 from palpate.perturbation import Enter
 from palpate.registry import Number
@@ -33,6 +44,7 @@ from palpate.seeds import Seeds
 from palpate.targets.base import Target
 from palpate.types import Batch, Images
 
+AUDITED: Final = "audited"
 _TOGETHER: Final = 32
 
 
@@ -41,15 +53,18 @@ _TOGETHER: Final = 32
 class Universal(LossAttack):
     """x + δ, clipped to the bounds, with one δ for many samples.
 
-    In an audit δ is fitted once per model, on samples that it is not measured on: `held_out` says
-    which stay together. Called alone it is fitted on the images that it is given.
+    In an audit δ is fitted once per model, on samples that it is not measured on: others of the
+    audit's (`held_out` says which stay together), or those of `fit_on`. Called alone it is fitted
+    on the images that it is given. To carry it over from another model, name it in `transfer`.
 
     Attributes:
         method: "gradient" climbs the losses of those that are not broken yet; "deepfool" adds up
             the least change of each.
-        samples: how many of the audit's samples the search may look at, evenly spread over them.
+        samples: how many samples the search may look at, evenly spread over the data.
         held_out: "case": what a patient meets was fitted on the other half of the patients; "site":
             what a site meets was fitted on all other sites (hospitals, modalities).
+        fit_on: "audited", or another dataset as the audit file names it, such as the train split;
+            then all meet one δ, and `held_out` says nothing.
         rounds: walks over the samples; the most of them with "deepfool".
         batch: samples per update; None for 32, or 1 with "deepfool" as in the paper.
         step_size: of the first gradient step, in units of the bounds; steps shrink to nothing. None
@@ -66,6 +81,7 @@ class Universal(LossAttack):
     method: Literal["gradient", "deepfool"] = "gradient"
     samples: int = 256
     held_out: Apart = "case"
+    fit_on: str | dict[str, Any] = field(default=AUDITED, metadata={"family": "datasets"})
     rounds: int = 20
     batch: int | None = None
     step_size: Number | None = None
@@ -93,11 +109,23 @@ class Universal(LossAttack):
             raise ConfigError(f"overshoot: expected 0 or more, got {self.overshoot}")
         if self.method == "deepfool" and self.goal != "break":
             raise ConfigError(f"goal: expected 'break' with deepfool, got {self.goal!r}")
+        _ = self._others  # refuses what does not exist
 
     @property
     @override
     def passes(self) -> float:
         return self.rounds * (4.0 if self.method == "gradient" else 3.0 * self.steps) + 1
+
+    @property
+    @override
+    def identity(self) -> dict[str, Any]:
+        """The parameters, with the data of `fit_on` as the hash of its content.
+
+        Raises:
+            DataError: files missing or damaged.
+        """
+        own = registry.describe(self)
+        return own if self._others is None else {**own, "fit_on": self._others.load().digest()}
 
     @override
     def studied(self, count: int) -> Sequence[int]:
@@ -110,22 +138,22 @@ class Universal(LossAttack):
         """One perturbation for each part of these samples, fitted on the other parts.
 
         Raises:
-            DataError: samples of one case or site only.
+            DataError: samples of one case or site only; data to fit on that does not fit the
+                target, or is among these samples.
         """
         self.check(target)
-        parts = Parts.of(batch, self.held_out)
-        order = sorted(range(len(batch)), key=lambda i: batch.samples[i])
-        drawn = Seeds(cell="universal").per_sample(batch.samples)
-        prompts = self._prompts(batch, drawn)
         with target.frozen():
-            search = self._searching(
-                target,
-                batch.images.to(target.device)[order],
-                batch.references.to(target.device)[order],
-                target.tokens(None if prompts is None else [prompts[i] for i in order]),
-            )
-            of = parts.part(batch)
-            return self._fitted(search, parts, tuple(of[i] for i in order))
+            if self._others is None:
+                parts = Parts.of(batch, self.held_out)
+                return self._crossed(target, in_order(batch), parts)
+            data = self._others.load()
+            other = in_order(data.batch(self.studied(len(data))))
+            check_apart(data, other, batch, target)
+            crowd = self._crowd(target, other)
+            found = self._search(crowd)
+            told = {"measured_on": "all", **_told(found, crowd)}
+            told |= _held_out(found.change, self._crowd(target, in_order(batch)))
+            return self._changes({"all": found}, None, [told])
 
     @override
     def prepared(self, target: Target, batch: Batch) -> AbstractContextManager[Enter]:
@@ -142,27 +170,56 @@ class Universal(LossAttack):
         search.look(images)
         return images
 
-    def _fitted(self, search: Search, parts: Parts, of: Sequence[str]) -> FittedChange:
-        changes: dict[str, Images] = {}
-        felt: dict[str, bool] = {}
+    def _crossed(self, target: Target, batch: Batch, parts: Parts) -> FittedChange:
+        found: dict[str, Fitted] = {}
         told: list[dict[str, Any]] = []
+        of = parts.part(batch)
         for name in parts.names:
-            inside = torch.tensor([p == name for p in of], device=search.images.device)
-            others = search.part(torch.nonzero(~inside).flatten())
-            found = self._search(crowd := Crowd.of(others, self.agreement))
-            changes[name], felt[name] = found.change[0], found.felt
-            apart = Crowd.of(search.part(torch.nonzero(inside).flatten()), self.agreement)
+            inside = [i for i, part in enumerate(of) if part == name]
+            crowd = self._crowd(target, rest(batch, inside))
+            found[name] = self._search(crowd)
+            apart = self._crowd(target, some_samples(batch, inside))
             told.append(
-                {"measured_on": name, **_told(found, crowd), **_held_out(found.change, apart)}
+                {
+                    "measured_on": name,
+                    **_told(found[name], crowd),
+                    **_held_out(found[name].change, apart),
+                }
             )
+        return self._changes(found, parts, told)
+
+    def _crowd(self, target: Target, batch: Batch) -> Crowd:
+        prompts = self._prompts(batch, Seeds(cell="universal").per_sample(batch.samples))
+        search = self._searching(
+            target,
+            batch.images.to(target.device),
+            batch.references.to(target.device),
+            target.tokens(prompts),
+        )
+        return Crowd.of(search, self.agreement)
+
+    def _changes(
+        self, found: dict[str, Fitted], parts: Parts | None, told: list[dict[str, Any]]
+    ) -> FittedChange:
         return FittedChange(
             epsilon=self.epsilon,
             norm=self.norm,
-            changes=changes,
-            felt=felt,
+            changes={name: one.change[0] for name, one in found.items()},
+            felt={name: one.felt for name, one in found.items()},
             parts=parts,
             told={"universal": told},
         )
+
+    @cached_property
+    def _others(self) -> Dataset | None:
+        if self.fit_on == AUDITED:
+            return None
+        if not isinstance(self.fit_on, Mapping) or "name" not in self.fit_on:
+            raise ConfigError(
+                f"fit_on: expected a dataset with a name, or {AUDITED!r}, got {self.fit_on!r}"
+            )
+        given = {k: v for k, v in self.fit_on.items() if k != "name"}
+        return registry.create("datasets", self.fit_on["name"], given)
 
     def _search(self, crowd: Crowd) -> Fitted:
         if self.method == "gradient":

@@ -74,11 +74,10 @@ def _looks_at_all(perturbation: Perturbation | None) -> bool:
     """Whether what is done to one sample hangs on the others: a search, a stop by margin."""
     if perturbation is None:
         return False
-    cls = type(perturbation)
-    if cls.continued is not Perturbation.continued:
+    if type(perturbation).continued is not Perturbation.continued:
         return True
     # a dealt fault without a margin fits nothing
-    return cls.fitted is not Perturbation.fitted and bool(getattr(perturbation, "margin", 1.0))
+    return perturbation.looks_first and bool(getattr(perturbation, "margin", 1.0))
 
 
 def assemble(folder: Path, key: str, parts: Sequence[Shard], *, gallery: int) -> CellRecord:
