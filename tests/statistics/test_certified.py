@@ -27,6 +27,7 @@ class Plane(nn.Module):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    torch.set_num_threads(1)  # this is set up before the fixture that does so for every test
     rng = np.random.default_rng(0)
     images = rng.random((40, 1, 4, 4)).astype(np.float32)
     network = Plane().eval()
