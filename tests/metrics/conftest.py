@@ -116,7 +116,7 @@ def mask_rows():
             "changed_pixels": differing(clean),
             **{f"region_{n}": v for n, v in measured(decided, expected, finite).items()},
             "clean_score": scores(clean, expected, everywhere),
-            **{f"clean_region_{n}": before[n] for n in ("overlap", "decided", "found")},
+            **{f"clean_region_{n}": before[n] for n in ("overlap", "decided", "expected", "found")},
         }
 
     return make

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Rows = Mapping[str, NDArray[Any]]
 """Columns of one cell, as `Record.samples` returns them, in the order of (trial, sample), plus
 `clean_score` (rows,) and `clean_decision` (rows, width) of the same sample in the target's clean
-cell: NaN and -1 where there is none; `clean_region_overlap`, `_decided`, `_found` (rows, classes)
-of masks, 0 where there is none."""
+cell: NaN and -1 where there is none; `clean_region_overlap`, `_decided`, `_expected`, `_found`
+(rows, classes) of masks, 0 where there is none."""
 
 Values = NDArray[np.float64]
 

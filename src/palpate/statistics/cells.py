@@ -15,7 +15,7 @@ from palpate.statistics.estimate import Design, codes
 
 ALL_ATTACKS = "all attacks"
 _KEPT_ROWS = 20_000  # about 5 MB a cell
-_MASKS = ("region_overlap", "region_decided", "region_found")
+_MASKS = ("region_overlap", "region_decided", "region_expected", "region_found")
 
 
 @dataclass
