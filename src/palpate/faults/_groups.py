@@ -30,6 +30,13 @@ _SCAN: Final = (
 _CONVOLUTIONS: Final = ("conv1d", "conv2d")  # between in_proj and the scan
 _RESAMPLING: Final = re.compile(r"(^|\.)(downsample|upsample|shortcut)(\.|$)")
 _PARTS: Final = (("attn", "attention"), ("attention", "attention"), ("mlp", "MLP"))
+_ENCODERS: Final = {"vision_model", "text_model"}
+_ADAPTERS: Final = re.compile(r"(^|\.)(adapter|lora_\w+|skips)(\.|$)")
+_SIDES: Final = (
+    (re.compile(r"(^|\.)(vision_model|visual_projection)(\.|$)"), "image encoder"),
+    (re.compile(r"(^|\.)(text_model|text_projection|logit_scale)(\.|$)"), "text encoder"),
+    (re.compile(r"(^|\.)decoder(\.|$)"), "decoder"),
+)
 _NORMS: Final = (
     nn.LayerNorm,
     nn.GroupNorm,
@@ -46,7 +53,16 @@ def groups(module: nn.Module) -> Mapping[str, str]:
     found = {name: _group(name, part, scans) for name, part in types.items()}
     for name in tensors:
         found[name] = _group(name, types[name.rpartition(".")[0]], scans)
+    if {name.rpartition(".")[2] for name in types} >= _ENCODERS:
+        found = {name: _side(name) or group for name, group in found.items()}
     return found
+
+
+def _side(name: str) -> str | None:
+    """Part of a network with an image and a text encoder; None above them."""
+    if _ADAPTERS.search(name):
+        return "adapters"
+    return next((side for pattern, side in _SIDES if pattern.search(name)), None)
 
 
 def _group(name: str, owner: nn.Module, scans: set[str]) -> str:
