@@ -16,6 +16,7 @@ from palpate.report.gallery import gallery
 from palpate.report.headline import MEANINGS, Evidence, chance_level, verdict
 from palpate.report.ladders import Ladder, ladders, models_of, several_attacks
 from palpate.report.questions import questions
+from palpate.report.sites import site_rows, sites_view
 from palpate.statistics.certified import certified
 from palpate.statistics.checks import checks
 from palpate.statistics.critical import Critical
@@ -91,6 +92,7 @@ def _content(record: Record) -> dict[str, Any]:
         "has_critical": any(view.critical for view in views),
         "upsets": upsets(record),
         "certified": certified(record),
+        "sites": sites_view(site_rows(record)),
         "not_tested": not_tested(record),
         "evidence": evidence(record, summary=summary, checks=checked),
         "failed": [c for c in record.cells if c.status != "ok"],
