@@ -22,6 +22,7 @@ from palpate.regions import Region, compare, lost
 from palpate.scoring import planes, scores
 from palpate.storage import Storage
 from palpate.targets._certifying import certificates
+from palpate.targets._golden import golden_answer
 from palpate.targets.base import Target
 from palpate.types import Batch, Images, Prediction
 from palpate.worst_cases import Pictures, WorstCases
@@ -107,11 +108,12 @@ def _worlds(
     if perturbation is None:
         proved = certificates(target, batch, seed)
         undisturbed = World.undisturbed(target, batch)
-        yield 0, target.predict(batch), undisturbed._replace(certificates=proved)
+        yield 0, golden_answer(target, batch), undisturbed._replace(certificates=proved)
         return
     seeds = perturbation.seeds(seed)
     with perturbation.prepared(target, batch) as enter:
-        golden = target.predict(batch)
+        as_it_is = type(perturbation).prepared is Perturbation.prepared
+        golden = golden_answer(target, batch) if as_it_is else target.predict(batch)
         for trial in range(perturbation.first, perturbation.repeats):
             with enter(seeds.at(trial)) as world:
                 yield trial, golden, world
@@ -147,7 +149,8 @@ def _outcomes(
         references, decided = world.carry(references), world.carry(decided)
         known = _Regions(prediction, references)
     columns = _Columns(prediction, golden, references, decided=decided)
-    last = columns.score if world.last is None else _last_scores(world, references)
+    same = world.last is None or torch.equal(world.last, world.batch.images)
+    last = columns.score if same else _last_scores(world, references)
     regions = known.of(prediction)
     moved = world.batch.images - clean.images
     linf, l2 = size(moved, "linf").tolist(), size(moved, "l2").tolist()

@@ -1,6 +1,6 @@
 """One forward and one backward with respect to the input only, remembering the best iterate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -119,11 +119,11 @@ class Search:
             loss = self._losses(logits, rows, progress) if measure is None else measure(logits)
             gradient = _input_gradient(loss, points)
         logits, loss = logits.detach(), loss.detach()
-        self.remember(images, rows, logits)
         finite = torch.isfinite(gradient)
         gradient = torch.where(finite, gradient, torch.zeros_like(gradient))
-        self.feel((gradient != 0).flatten(1).any(dim=1), rows)
-        return Answer(logits, loss, gradient)
+        answer = Answer(logits, loss, gradient)
+        self._note(images, rows, answer)
+        return answer
 
     @torch.no_grad()
     def look(
@@ -134,6 +134,25 @@ class Search:
         self.remember(images, rows, logits)
         loss = self._losses(logits, rows, 1.0) if measure is None else measure(logits)
         return Answer(logits, loss, torch.zeros_like(images))
+
+    def first(self, key: Hashable) -> Images:
+        """Gradient at the clean input, which the settings of one attack share within an audit.
+
+        Args:
+            key: names all that determines it, apart from the target.
+        """
+        if self.target.memo is None:
+            return self.gradient(self.images)
+        asked: list[Answer] = []
+
+        def ask() -> tuple[Tensor, ...]:
+            asked.append(self.ask(self.images))
+            return tuple(asked[0])
+
+        answer = Answer(*self.target.memo.recall(("first", key), ask))
+        if not asked:
+            self._note(self.images, None, answer)
+        return answer.gradient
 
     def answer(self, images: Images, rows: Rows | None = None) -> Logits:
         """Logits at some points, differentiable; whoever calls it calls `remember`."""
@@ -175,6 +194,10 @@ class Search:
         if self.success is not None:
             return self.success.left(prediction, some(self.references, rows))
         return scores(prediction, some(self.references, rows))
+
+    def _note(self, images: Images, rows: Rows | None, answer: Answer) -> None:
+        self.remember(images, rows, answer.logits)
+        self.feel((answer.gradient != 0).flatten(1).any(dim=1), rows)
 
     def _losses(self, logits: Logits, rows: Rows | None, progress: float) -> PerSample:
         known = self.references if self.aim is None else self.aim

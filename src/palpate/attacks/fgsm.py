@@ -15,11 +15,12 @@ pixels by up to 2 ε, which is the budget that it is held to.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 from typing_extensions import override
 
+from palpate import registry
 from palpate.attacks._climb import LossAttack
 from palpate.attacks._gradient import Search
 from palpate.attacks._projection import blend, direction, project
@@ -56,7 +57,10 @@ class Fgsm(LossAttack):
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
         clean, bounds = search.images, search.target.bounds
-        way = direction(search.gradient(clean), self.norm)
+        # of the fields, only these two have no say in the gradient
+        fields = registry.describe(replace(self, epsilon=1.0, update="add"))
+        key = (tuple(seeds), registry.canonical(fields))
+        way = direction(search.first(key), self.norm)
         if self.update == "blend":
             last = blend(clean, way, size=self.epsilon, bounds=bounds)
         else:

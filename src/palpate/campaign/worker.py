@@ -3,7 +3,7 @@
 import gc
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,10 @@ from palpate.campaign.unit import Unit
 from palpate.errors import StoreError
 from palpate.evaluation import Evaluation, evaluate
 from palpate.record import CellRecord, write_cell
+from palpate.registry import canonical
 from palpate.saliency import grad_cam
+from palpate.targets._memo import Memo
+from palpate.targets.base import Target
 
 Shrunk = Callable[[int], None]
 
@@ -26,10 +29,12 @@ class Worker:
     Attributes:
         audit: data and models.
         folder: run directory.
+        memos: what the last target has said of undisturbed batches, by target and defence.
     """
 
     audit: Audit
     folder: Path
+    memos: dict[tuple[int, str], Memo] = field(default_factory=dict[tuple[int, str], Memo])
 
     def run(self, cell: Cell, unit: Unit | None = None, *, shrunk: Shrunk | None = None) -> str:
         """Evaluate a cell and write it; a cell that raises is recorded as an error.
@@ -62,15 +67,25 @@ class Worker:
             # outside of the handler, which would keep the tensors alive
             (shrunk or _ignore)(size)
             size //= 2
+            self.memos.clear()
             _free_memory()
         write_cell(home, record, found.outcomes, found.images)
         return ""
+
+    def _target(self, cell: Cell) -> Target:
+        """The target behind its defence, with what it has said in cells before this one."""
+        target = protect(self.audit, self.audit.targets[cell.target], cell.defence)
+        key = (cell.target, canonical(cell.defence))
+        if key not in self.memos:
+            self.memos.clear()
+            self.memos[key] = Memo()
+        return replace(target, memo=self.memos[key])
 
     def _evaluated(
         self, cell: Cell, shard: Shard | None, size: int
     ) -> tuple[CellRecord, Evaluation]:
         config, samples, asked = self.audit.config, self.audit.samples, cell.perturbation
-        target = protect(self.audit, self.audit.targets[cell.target], cell.defence)
+        target = self._target(cell)
         first, end = shard or (0, len(samples))
         found = evaluate(
             target,

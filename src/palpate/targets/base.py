@@ -15,6 +15,7 @@ from palpate import registry
 from palpate.errors import PalpateError, TargetError
 from palpate.targets._checkpoint import fit_state, load_state
 from palpate.targets._head import unwrap
+from palpate.targets._memo import Memo
 from palpate.types import (
     Batch,
     Bounds,
@@ -47,6 +48,7 @@ class Target:
         tokenizer: prompts -> token ids (prompt, token), for a module that takes them as its second
             argument; None where the task has no prompts.
         bare: the same target without its defence; None where it has none.
+        memo: what it has said of undisturbed batches, within one audit; None outside.
     """
 
     module: nn.Module
@@ -57,6 +59,7 @@ class Target:
     name: str = "model"
     tokenizer: Tokenizer | None = None
     bare: "Target | None" = None
+    memo: Memo | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.bounds.low < self.bounds.high:
@@ -145,7 +148,7 @@ class Target:
 
     def with_module(self, module: nn.Module) -> "Target":
         """The same task and bounds around another module, in evaluation mode."""
-        return replace(self, module=module.eval())
+        return replace(self, module=module.eval(), memo=None)
 
     @contextmanager
     def frozen(self) -> Generator[None]:
