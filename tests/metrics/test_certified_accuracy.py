@@ -32,7 +32,7 @@ def test_of_masks_it_is_the_share_of_the_pixels():
 def test_a_model_without_certificates_has_no_value():
     given = rows([np.nan] * 3, [np.nan] * 3, [np.nan] * 3)
     assert np.isnan(CertifiedAccuracy().measure(given, TASK).values).all()
-    assert CertifiedAccuracy().note(given) == "the model certifies nothing"
+    assert CertifiedAccuracy().note(given) == "the model proves nothing of its answers"
 
 
 def test_it_speaks_of_undisturbed_images_only():

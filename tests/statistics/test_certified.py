@@ -9,7 +9,7 @@ import palpate
 from palpate.statistics.certified import certified
 from palpate.statistics.checks import checks
 
-CHECK = "certified samples stand under attack"
+CHECK = "proven samples stand under attack"
 TASK = palpate.Classification(("a", "b"))
 
 
@@ -74,7 +74,7 @@ def test_the_metric_and_the_report_carry_it(run, tmp_path):
     ]
     assert row.value == certified(run[0].record).rows[0].certified.value
     page = run[0].report(tmp_path / "report.html").read_text()
-    assert "Certified lower bound beside attacked upper bound" in page
+    assert "Proven lower bound beside attacked upper bound" in page
 
 
 def test_a_sound_certificate_passes(run):

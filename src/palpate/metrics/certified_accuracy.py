@@ -25,7 +25,7 @@ class CertifiedAccuracy(Metric):
     meaning: ClassVar[str] = (
         "Share of all samples whose answer is right and proved not to change under any change of"
         " the image up to this L2 size; of masks and labels, share of the pixels or labels."
-        " Answers without a certificate count as not certified."
+        " Answers without a proof count as not proven.."
     )
 
     radius: Number = 0.0
@@ -43,5 +43,5 @@ class CertifiedAccuracy(Metric):
     @override
     def note(self, rows: Rows) -> str:
         if np.isnan(rows["certified"]).all():
-            return "the model certifies nothing"
+            return "the model proves nothing of its answers"
         return f"abstained from {float(np.nanmean(rows['abstained'])):.1%}"

@@ -34,6 +34,7 @@ _USUAL: Final[Mapping[str, Any]] = {
 """What an attack does unless told otherwise; not worth a word."""
 _METRICS: Final[Mapping[str, str]] = {
     "auc": "AUC",
+    "certified_accuracy": "proven accuracy",
     "ece": "ECE",
     "sdc_rate": "SDC rate",
     "due_rate": "DUE rate",

@@ -4,6 +4,7 @@ from typing import Final
 
 from palpate.statistics import _model_checks as model
 from palpate.statistics import _probe_checks as probe
+from palpate.statistics._shared_checks import SHARED
 from palpate.statistics.certified import CERTIFIED
 
 ADVICE: Final[dict[str, str]] = {
@@ -46,7 +47,11 @@ ADVICE: Final[dict[str, str]] = {
     "clean accuracy above chance": "a model that guesses cannot be audited: check data and weights",
     "every planned cell finished": "mend what the error names and run again: it goes on from there",
     "intervals narrow enough to decide on": "audit on more patients",
-    CERTIFIED: "let more `samples` vote; if it stays, the certificate is wrong: do not use it",
+    SHARED: (
+        "that none was found is no evidence that none exists: try the other `method`, more `rounds`"
+        " and a larger epsilon; if it fools its own samples alone, more `samples`"
+    ),
+    CERTIFIED: "let more `samples` vote; if it stays, the proof is wrong: do not use it",
     "targeted attacks": "add one with `goal`, or the targeted stages of `autoattack`",
     "attack adapted to the defence": "let a person who knows the defence look at the attacks",
 }

@@ -20,7 +20,7 @@ from palpate.statistics.paired import label
 from palpate.statistics.proportions import share
 from palpate.statistics.table import Table
 
-CERTIFIED: Final = "certified samples stand under attack"
+CERTIFIED: Final = "proven samples stand under attack"
 _STEPS: Final = (0.25, 0.5, 0.75, 1.0)  # of the largest radius certified
 _OFTEN: Final = 0.1  # share of certified samples that may fall: few copies vote, all are certified
 
@@ -71,8 +71,8 @@ def certificate_checks(cells: Cells) -> Iterator[Check]:
             count = sum(r > 0 for r in reach.values())
             status = "fail" if len(fallen) > max(1.0, _OFTEN * count) else "warn"
             evidence = (
-                f"{len(fallen)} of {count} samples certified fell to a change within their radius;"
-                " the answer is a vote of few copies, the certificate one of all"
+                f"{len(fallen)} of {count} proven samples fell to a change within their radius;"
+                " the answer is a vote of few copies, the proof is of all"
             )
             found.append(Check(CERTIFIED, status, label(cell), evidence))
     yield from checked(found, CERTIFIED, proving, "no change within a radius broke its sample")
