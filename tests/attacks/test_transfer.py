@@ -194,3 +194,12 @@ def test_masks(thresholds):
     found = Transfer(epsilon=0.3, attack="segpgd")(defended, images, masks)
 
     assert float((found - images).abs().max()) > 0.2
+
+
+def test_the_attack_on_the_surrogate_may_average_over_draws():
+    target, given = probe(), batch(2)
+    spec = {"name": "pgd", "steps": 2, "eot": 3}
+    found = Transfer(epsilon=0.02, attack=spec).search(target, given.images, given.references)
+
+    pgd = Pgd(epsilon=0.02, steps=2, eot=3)
+    assert torch.equal(found.images, pgd(target, given.images, given.references))

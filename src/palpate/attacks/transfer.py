@@ -116,6 +116,7 @@ class Transfer(Attack):
         inner.check(surrogate)
         with surrogate.frozen():
             crafting = inner._searching(surrogate, search.images, search.references, search.tokens)
+            crafting.begin(seeds)
             inner._run(crafting, seeds)
         moved = inner._finished(crafting)
         before, after = search.look(search.images).loss, search.look(moved).loss
