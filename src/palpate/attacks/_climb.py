@@ -11,6 +11,7 @@ from palpate.attacks._expectation import ExpectedSearch
 from palpate.attacks._goal import Goal, aimed_at, check_goal
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
+from palpate.attacks._rough import RoughSearch
 from palpate.attacks._wording import check_wording, worded
 from palpate.attacks.base import AnyAttack, Attack
 from palpate.errors import ConfigError
@@ -106,7 +107,47 @@ class LossAttack(ClimbingAttack, Attack):
 
 
 @dataclass(frozen=True)
-class SteppedAttack(LossAttack):
+class RefinedAttack(LossAttack):
+    """Base of the attacks that take many gradient steps.
+
+    Attributes:
+        precision: "float32", or "bfloat16" for the gradients alone: what is found is measured in
+            float32, so no success is reported that is none, but a few more samples may stand.
+    """
+
+    precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision != "float32" and self.eot > 1:
+            raise ConfigError(f"precision: expected 'float32' for eot {self.eot}, got 'bfloat16'")
+
+    @override
+    def _searching(
+        self, target: Target, clean: Images, references: References, tokens: Tokens | None
+    ) -> Search:
+        plain = super()._searching(target, clean, references, tokens)
+        if self.precision == "float32":
+            return plain
+        return RoughSearch(
+            target,
+            clean,
+            plain.references,
+            plain.objective,
+            aim=plain.aim,
+            tokens=tokens,
+            leaving=bool(getattr(self, "stop_at_success", False)),
+        )
+
+    @override
+    def _finished(self, search: Search) -> Images:
+        if isinstance(search, RoughSearch):
+            search.confirm()
+        return super()._finished(search)
+
+
+@dataclass(frozen=True)
+class SteppedAttack(RefinedAttack):
     """Base of the attacks that take gradient steps of one length from one start.
 
     Attributes:

@@ -18,7 +18,7 @@ from typing import final
 from typing_extensions import override
 
 from palpate.attacks._apgd import Ascent, Measuring
-from palpate.attacks._climb import LossAttack
+from palpate.attacks._climb import RefinedAttack
 from palpate.attacks._contrast import likeliest
 from palpate.attacks._gradient import Measure, Rows, Search, put, some
 from palpate.attacks._loss import Objective, has_dlr, targeted_dlr, targeted_margin
@@ -31,7 +31,7 @@ from palpate.types import Images, Logits, PerSample, References
 
 @final
 @dataclass(frozen=True)
-class Apgd(LossAttack):
+class Apgd(RefinedAttack):
     """Momentum ascent from a random point; the step halves where it stops to pay.
 
     Attributes:

@@ -19,7 +19,7 @@ from typing import Literal, final
 import torch
 from typing_extensions import override
 
-from palpate.attacks._climb import LossAttack
+from palpate.attacks._climb import RefinedAttack
 from palpate.attacks._gradient import Rows, Search, put, some
 from palpate.attacks._projection import blend, direction, project
 from palpate.attacks._sparse import entries, sparse_way
@@ -31,7 +31,7 @@ from palpate.types import Bounds, Flags, Images
 
 @final
 @dataclass(frozen=True)
-class Pgd(LossAttack):
+class Pgd(RefinedAttack):
     """x ← Π(x + α · direction(∇x J)), `steps` times, from one or more starts.
 
     Attributes:
