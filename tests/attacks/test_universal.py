@@ -1,10 +1,12 @@
 import dataclasses
+import random
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import palpate
 from palpate import registry
 from palpate.attacks._gradient import Search
 from palpate.attacks._held_out import Parts
@@ -486,12 +488,12 @@ def test_it_is_carried_over_from_another_model(tmp_path):
 
 
 def test_fools_no_fewer_than_art(few):
-    """Same radius, same walks, same inner DeepFool, judged on the images that it was fitted on."""
+    """Same radius, images and inner DeepFool, and as many walks; or gradients, in less time."""
     from art.attacks.evasion import UniversalPerturbation
     from art.estimators.classification import PyTorchClassifier
 
     target, images, _ = few
-    images, epsilon, rounds = images[:10], 24 / 255, 2
+    images, epsilon = images[:10], 24 / 255
     classifier = PyTorchClassifier(
         few.network,
         loss=nn.CrossEntropyLoss(),
@@ -505,22 +507,68 @@ def test_fools_no_fewer_than_art(few):
         attacker="deepfool",
         attacker_params={"max_iter": 10, "epsilon": 0.02, "nb_grads": 2, "verbose": False},
         delta=0.01,
-        max_iter=rounds,
+        max_iter=3,
         eps=epsilon,
         norm=np.inf,
         verbose=False,
     )
-    np.random.seed(0)  # noqa: NPY002 - the one that it draws its order from
+    random.seed(0)  # the one that it draws its order from
     moved = torch.from_numpy(theirs.generate(images.numpy())).float()
     decided = target.logits(images).argmax(1)
 
     def rate(changed):
         return float((target.logits(changed.clamp(0, 1)).argmax(1) != decided).float().mean())
 
-    for method in ("gradient", "deepfool"):
+    for method, rounds in (("gradient", 20), ("deepfool", 3)):
         attack = Universal(
             epsilon=epsilon, method=method, rounds=rounds, fooling_rate=0.99, label="prediction"
         )
         ours = rate(attack(target, images, decided))
         assert ours >= rate(moved)
         assert ours > 0
+
+
+class Dropped(nn.Module):
+    """The linear model behind noise that is drawn anew for every pass."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.inner = Linear(WEIGHT, bias)
+
+    def forward(self, images):
+        return self.inner(images) + 0.5 * torch.randn(len(images), 1)
+
+
+def test_a_random_target_is_asked_on_average():
+    target, data = one_sided()
+    data = of(data.images[:10], data.references[:10])
+    noisy = target.with_module(Dropped(float(target.module.bias.detach())))
+    attack = Universal(epsilon=0.05, eot=4, rounds=5)
+
+    found = attack.fitted(noisy, data)
+
+    assert torch.allclose(found.changes["first half"], -0.05 * WEIGHT.sign(), atol=1e-6)
+    again = attack.fitted(noisy, data)
+    assert again.told == found.told
+    deepfool = dataclasses.replace(attack, method="deepfool", rounds=1).fitted(noisy, data)
+    assert float(size(deepfool.changes["first half"][None], "linf")) <= 0.05 + 1e-6
+
+
+def test_a_whole_audit_keeps_what_was_found(tmp_path):
+    """The record says how the change was found; storage and report take it like any attack."""
+    target, data = one_sided()
+    samples = palpate.Samples.of(
+        data.images.numpy(), data.references.numpy(), task=target.task, label="one-sided"
+    )
+    asked = [{"name": "universal", "epsilon": 0.05, "rounds": [1, 10]}]
+    how = {"store": tmp_path / "run", "storage": "png", "batch_size": 16}
+    run = palpate.audit(target, samples, asked, **how)
+
+    cells = [c for c in run.record.cells if c.perturbation == "universal"]
+    assert [c.status for c in cells] == ["ok", "ok"]
+    told = [c.notes[0]["universal"] for c in cells]
+    assert [t["rounds"] for t in told[1]] == [10, 10]
+    assert all(t["linf"] == pytest.approx(0.05, abs=1e-6) for t in told[1])
+    spent = run.record.samples(cells[1])["linf"]
+    assert spent.max() == pytest.approx(13 / 255, abs=1e-6)  # 12.75 grey levels, to the nearest
+    assert "universal" in run.report().read_text()

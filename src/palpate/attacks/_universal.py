@@ -14,13 +14,13 @@ Shafahi et al., "Universal Adversarial Training", arXiv 1811.11304, and Moosavi-
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from palpate.attacks._gradient import Rows, Search, some_of
+from palpate.attacks._gradient import Rows, Search
 from palpate.attacks._projection import direction, shaped, size
 from palpate.attacks.deepfool import Deepfool
 from palpate.scoring import scores
@@ -195,12 +195,11 @@ class Fool:
     def nearest(self, crowd: Crowd, here: Images, rows: Rows) -> Images:
         """A near image that is fooled, or the best that was found, for each of these."""
         search = crowd.search
-        part = Search(
-            search.target,
-            here,
-            crowd.golden[rows],
-            search.objective,
-            tokens=some_of(search.tokens, rows),
+        part = replace(
+            search.part(rows),
+            images=here,
+            references=crowd.golden[rows],
+            aim=None,
             nearest=self.norm,
         )
         if isinstance(search.target.task, Classification):

@@ -189,13 +189,15 @@ class Universal(LossAttack):
         return self._changes(found, parts, told)
 
     def _crowd(self, target: Target, batch: Batch) -> Crowd:
-        prompts = self._prompts(batch, Seeds(cell="universal").per_sample(batch.samples))
+        drawn = Seeds(cell="universal").per_sample(batch.samples)
+        prompts = self._prompts(batch, drawn)
         search = self._searching(
             target,
             batch.images.to(target.device),
             batch.references.to(target.device),
             target.tokens(prompts),
         )
+        search.begin(drawn)
         return Crowd.of(search, self.agreement)
 
     def _changes(

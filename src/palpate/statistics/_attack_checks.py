@@ -92,7 +92,7 @@ def _spared(rows: Rows, stuck: NDArray[np.bool_]) -> str:
 def _within_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     name = "perturbation within the budget"
     if attacks and _storage(cells).format == "jpeg":
-        yield _moved_by_the_file(cells, attacks, name)
+        yield _moved_by_the_file(cells, attacks, f"{name} once it is stored")
         return
     found: list[Check] = []
     for cell in attacks:

@@ -22,6 +22,7 @@ from palpate.statistics._model_checks import model_checks
 from palpate.statistics._not_run import not_run
 from palpate.statistics._probe_checks import probe_checks
 from palpate.statistics._probes import probes_of
+from palpate.statistics._shared_checks import shared_checks
 from palpate.statistics.cells import Cells, design_of
 from palpate.statistics.certified import certificate_checks
 from palpate.statistics.paired import label, scores
@@ -50,6 +51,7 @@ def checks(record: Record, *, summary: Summary | None = None) -> Table[Check]:
         *_finite(cells),
         *attack_checks(cells),
         *certificate_checks(cells),
+        *shared_checks(cells),
         *_dose_moves_more(cells),
         *_faults_reach_the_output(cells),
         *margin_checks(cells),
