@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from palpate.metrics.base import LABELS, Rows, right
 from palpate.record import CellRecord
-from palpate.statistics._check import GRADIENT_FREE, Check, checked, named
+from palpate.statistics._check import GRADIENT_FREE, TRANSFER, Check, checked, named
 from palpate.statistics.cells import Cells, budget_of
 from palpate.statistics.paired import scores
 
@@ -20,6 +20,7 @@ CONVERGED: Final = "attack converged (loss flat over the last steps)"
 CLAIMED: Final = "attack success equals the re-measured decisions"
 IN_RANGE: Final = "pixels within the legal range"
 
+_OTHERWISE: Final = GRADIENT_FREE | TRANSFER | {"art", "foolbox", "torchattacks"}
 _FLAT = 1e-6  # cross-entropy that is no rise
 _HALF, _SOME = 0.5, 0.1  # share of the samples that stand although the loss never rose
 _LATE = 0.1  # mean share of the rise that the last quarter may bring
@@ -63,7 +64,7 @@ def _claims(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
 
 def _rises(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     found: list[Check] = []
-    known = [cell for cell in attacks if _known(cells.rows(cell), "rise").any()]
+    known = [c for c in attacks if _climbs(c) and _known(cells.rows(c), "rise").any()]
     for cell in known:
         rows = cells.rows(cell)
         whole = _known(rows, "rise") & (rows["clean_score"] > 0)
@@ -78,6 +79,11 @@ def _rises(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     yield from checked(found, RISES, known, "the loss rose on nearly every sample")
 
 
+def _climbs(cell: CellRecord) -> bool:
+    """Whether the attack follows this model's gradients within a budget, in steps that we see."""
+    return budget_of(cell) is not None and cell.perturbation not in _OTHERWISE
+
+
 def _converged(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     """Only samples that still stand could have fallen to more steps."""
     found: list[Check] = []
@@ -85,7 +91,7 @@ def _converged(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     for cell in attacks:
         rows = cells.rows(cell)
         stands = _known(rows, "late") & (rows["clean_score"] > 0) & (scores(rows) > 0)
-        if budget_of(cell) is None or cell.perturbation in GRADIENT_FREE or not stands.any():
+        if not _climbs(cell) or not stands.any():
             continue
         known.append(cell)
         late = float(rows["late"][stands].mean())
