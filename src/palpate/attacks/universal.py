@@ -45,7 +45,6 @@ from palpate.targets.base import Target
 from palpate.types import Batch, Images
 
 AUDITED: Final = "audited"
-_TOGETHER: Final = 32
 
 
 @final
@@ -65,7 +64,7 @@ class Universal(LossAttack):
             what a site meets was fitted on all other sites (hospitals, modalities).
         fit_on: "audited", or another dataset as the audit file names it, such as the train split;
             then all meet one δ, and `held_out` says nothing.
-        rounds: walks over the samples; the most of them with "deepfool".
+        rounds: walks over the samples; None for 20, or at most 5 with "deepfool".
         batch: samples per update; None for 32, or 1 with "deepfool" as in the paper.
         step_size: of the first gradient step, in units of the bounds; steps shrink to nothing. None
             for a quarter of epsilon, or more where the steps are few.
@@ -82,7 +81,7 @@ class Universal(LossAttack):
     samples: int = 256
     held_out: Apart = "case"
     fit_on: str | dict[str, Any] = field(default=AUDITED, metadata={"family": "datasets"})
-    rounds: int = 20
+    rounds: int | None = None
     batch: int | None = None
     step_size: Number | None = None
     fooling_rate: float = 0.8
@@ -93,8 +92,8 @@ class Universal(LossAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = {n: getattr(self, n) for n in ("rounds", "steps", "candidates")}
-        counts["batch"] = 1 if self.batch is None else self.batch
+        counts = {"rounds": self._rounds, "batch": self._batch}
+        counts |= {"steps": self.steps, "candidates": self.candidates}
         for name, count in counts.items():
             if count < 1:
                 raise ConfigError(f"{name}: expected 1 or more, got {count}")
@@ -112,9 +111,20 @@ class Universal(LossAttack):
         _ = self._others  # refuses what does not exist
 
     @property
+    def _rounds(self) -> int:
+        usual = 20 if self.method == "gradient" else 5
+        return usual if self.rounds is None else self.rounds
+
+    @property
+    def _batch(self) -> int:
+        usual = 32 if self.method == "gradient" else 1
+        return usual if self.batch is None else self.batch
+
+    @property
     @override
     def passes(self) -> float:
-        return self.rounds * (4.0 if self.method == "gradient" else 3.0 * self.steps) + 1
+        each = 4.0 if self.method == "gradient" else 3.0 * self.steps
+        return self._rounds * each + 2
 
     @property
     @override
@@ -228,15 +238,15 @@ class Universal(LossAttack):
             return Climb(
                 norm=self.norm,
                 epsilon=self.epsilon,
-                rounds=self.rounds,
-                batch=self.batch or _TOGETHER,
+                rounds=self._rounds,
+                batch=self._batch,
                 step_size=self.step_size,
             )(crowd)
         return Fool(
             norm=self.norm,
             epsilon=self.epsilon,
-            rounds=self.rounds,
-            batch=self.batch or 1,
+            rounds=self._rounds,
+            batch=self._batch,
             fooling_rate=self.fooling_rate,
             steps=self.steps,
             overshoot=self.overshoot,
