@@ -15,6 +15,7 @@ from palpate import registry
 from palpate.errors import PalpateError, TargetError
 from palpate.targets._checkpoint import fit_state, load_state
 from palpate.targets._head import unwrap
+from palpate.targets._laid_out import laid_out
 from palpate.targets._memo import Memo
 from palpate.types import (
     Batch,
@@ -221,6 +222,7 @@ class TargetSource(ABC):
         mean: per channel or one for all, in units of the dataset's bounds.
         std: likewise.
         allow_pickle: load a pickled checkpoint although it can run code.
+        channels_last: lay out the weights for speed; answers stay the same up to rounding.
     """
 
     family: ClassVar[str] = "targets"
@@ -237,6 +239,7 @@ class TargetSource(ABC):
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     allow_pickle: bool = False
+    channels_last: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def build(self, *, classes: int, channels: int) -> nn.Module:
@@ -281,7 +284,7 @@ class TargetSource(ABC):
             state = load_state(self.weights, allow_pickle=self.allow_pickle)
             fit_state(module, self.own_state(state, module), self.weights)
         return Target(
-            module=module.eval(),
+            module=laid_out(module.eval(), channels_last=self.channels_last),
             task=task,
             bounds=bounds,
             mean=self.mean,
