@@ -63,3 +63,13 @@ def test_a_minimal_norm_attack_has_no_dose():
     setting = {"epsilon": None, "norm": "l2", "steps": 50, "stop_at_success": False, "targets": 0}
     assert words.dose_of(setting) is None
     assert words.setting_words(setting) == "L2, steps 50"
+
+
+def test_a_component_inside_another_is_named():
+    surrogate = {"name": "timm", "model": "resnet18", "label": "own copy"}
+    setting = {"epsilon": 4 / 255, "surrogate": surrogate, "attack": "pgd", "eot": 1}
+    said = words.setting_words(setting)
+    assert said == "epsilon 4/255, surrogate own copy (model resnet18), attack pgd"
+    library = {"attack": "PGD", "arguments": {"steps": 5}, "together": False}
+    assert words.setting_words(library) == "attack PGD, arguments steps 5"
+    assert words.setting_words({"attack": "PGD", "arguments": {}}) == "attack PGD"

@@ -5,7 +5,7 @@ import pytest
 
 from palpate.outcome import Status
 from palpate.regions import Region
-from palpate.statistics._check import fraction
+from palpate.statistics._check import fraction, named_entry
 from palpate.statistics.checks import checks
 
 
@@ -284,3 +284,11 @@ def test_targeted_attacks_are_not_called_untargeted(clean):
     setting = {"epsilon": 0.01, "norm": "linf", "goal": "erase"}
     clean.cell("mamba", "attacks", "fgsm", setting=setting, outcomes=rows)
     assert status(clean.write(), "targeted attacks") == set()
+
+
+def test_a_cell_in_words_names_what_is_inside_it():
+    entry = {"target": "mamba", "defence": "none", "perturbation": "transfer"}
+    surrogate = {"name": "timm", "label": "own copy"}
+    setting = {"surrogate": surrogate, "attack": "pgd", "epsilon": 0.01, "norm": "linf"}
+    said = named_entry({**entry, "setting": setting})
+    assert said == "mamba, transfer, attack pgd, surrogate own copy, epsilon 0.01, norm linf"

@@ -220,7 +220,8 @@ def _passes(cell: Cell) -> float:
     if cell.perturbation is None:
         return 1.0
     judging = 0.0 if cell.entry["family"] == "faults" else 1.0  # a fault's trial is its own answer
-    return 1.0 + cell.perturbation.repeats * (cell.perturbation.passes + judging)
+    draws = getattr(cell.perturbation, "eot", 1)  # each pass of the search is so many
+    return 1.0 + cell.perturbation.repeats * (draws * cell.perturbation.passes + judging)
 
 
 def _ignore(progress: Progress) -> None:

@@ -30,6 +30,7 @@ _USUAL: Final[Mapping[str, Any]] = {
     "loss": "ce",
     "swap_arguments": False,
     "update": "add",
+    "eot": 1,
 }
 """What an attack does unless told otherwise; not worth a word."""
 _METRICS: Final[Mapping[str, str]] = {
@@ -138,7 +139,7 @@ def setting_words(setting: Mapping[str, Any]) -> str:
     words = [f"{spaced(dose)} {dose_text(dose, setting[dose])}"] if dose else []
     of_faults = dose is None or dose in FAULT_DOSES
     for name, value in setting.items():
-        if name == dose or value in (None, "", [], ()) or (value == 1 and name in _ONCE):
+        if name == dose or value in (None, "", [], (), {}) or (value == 1 and name in _ONCE):
             continue
         if name == "flips" and dose == "bit_error_rate":
             continue  # the rate decides their number
@@ -151,9 +152,20 @@ def setting_words(setting: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
+def nested(spec: Mapping[str, Any]) -> str:
+    """A spec inside a setting in words: its label or name, what else it says in brackets."""
+    title = spec.get("label") or spec.get("name")
+    rest = ", ".join(f"{spaced(k)} {v}" for k, v in spec.items() if k not in ("name", "label"))
+    if title is None:
+        return rest
+    return f"{spaced(str(title))} ({rest})" if rest else spaced(str(title))
+
+
 def _word(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return spaced(name) if value else f"no {spaced(name)}"
     if isinstance(value, list):
         return f"{spaced(name)} {' + '.join(spaced(str(v)) for v in value)}"
+    if isinstance(value, Mapping):  # a component inside another, or a library's own arguments
+        return f"{spaced(name)} {nested(value)}"
     return f"{spaced(name)} {value:.4g}" if isinstance(value, float) else f"{spaced(name)} {value}"

@@ -55,7 +55,7 @@ def named_entry(entry: Mapping[str, Any]) -> str:
 def _words(model: str, perturbation: str, setting: Mapping[str, Any]) -> str:
     if perturbation == "none":
         return f"{model}, clean"
-    words = [f"{k} {_short(v)}" for k, v in setting.items() if k in _SHOWN]
+    words = [*_inside(setting), *(f"{k} {_short(v)}" for k, v in setting.items() if k in _SHOWN)]
     words += [f"loss {setting['loss']}"] if setting.get("loss", "ce") != "ce" else []
     words += ["arguments exchanged"] if setting.get("swap_arguments") else []
     return ", ".join([model, perturbation.replace("_", " "), *words])
@@ -65,6 +65,17 @@ DOSES: Final = ("epsilon", "severity", "coverage")
 """Parameters that say how strong a disturbance is; a component has one of them."""
 
 _SHOWN: Final = (*DOSES, "norm", "kind", "scope", "flips")
+
+
+def _inside(setting: Mapping[str, Any]) -> list[str]:
+    """The names of components inside another: whose attack, on what, of what."""
+    named: list[str] = []
+    for key in ("attack", "surrogate", "perturbation"):
+        value = setting.get(key)
+        spec = value if isinstance(value, Mapping) else {"name": value}
+        title = spec.get("label") or spec.get("name")
+        named += [f"{key} {title}"] if title else []
+    return named
 
 
 def _short(value: object) -> str:

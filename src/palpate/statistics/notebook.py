@@ -120,7 +120,7 @@ def setting_text(setting: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name.replace('_', ' ')} {_value(value)}"
         for name, value in setting.items()
-        if value not in (None, "", [], ()) and value is not False
+        if value not in (None, "", [], (), {}) and value is not False
     )
 
 
