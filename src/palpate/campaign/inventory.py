@@ -17,25 +17,29 @@ _VERSION: Final = re.compile(r"^    version: ClassVar\[int\] = (\d+)$", re.MULTI
 def inventory() -> str:
     """Hash of Palpate's version and of the name and version of every component that is here.
 
-    Nothing is imported: our own components are read as text, a plug-in has its distribution's
-    version.
-
     Returns:
         SHA-256.
     """
-    found = {
-        f"{family}/{name}": version_of(family, name)
+    own = versions(Path(palpate.__file__).parent)
+    plugins = {
+        f"{family}/{name}": metadata.version(name.partition("/")[0])
         for family in registry.FAMILIES
         for name in registry.names(family)
+        if "/" in name
     }
-    whole = registry.canonical([palpate.__version__, found])
+    whole = registry.canonical([palpate.__version__, own, plugins])
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def version_of(family: str, name: str) -> str:
-    """Version of a component; of its distribution for a plug-in."""
-    if "/" in name:
-        return metadata.version(name.partition("/")[0])
-    source = (Path(palpate.__file__).parent / family / f"{name}.py").read_text(encoding="utf-8")
-    match = _VERSION.search(source)
-    return match[1] if match else "1"
+def versions(root: Path) -> dict[str, list[str]]:
+    """Every component's file with the versions that it states; nothing is imported.
+
+    A version may be inherited, so that files of the family that state one are there too.
+    """
+    found: dict[str, list[str]] = {}
+    for family in registry.FAMILIES:
+        for path in sorted((root / family).glob("*.py")):
+            stated = _VERSION.findall(path.read_text(encoding="utf-8"))
+            if stated or not path.stem.startswith("_"):
+                found[f"{family}/{path.stem}"] = stated
+    return found
