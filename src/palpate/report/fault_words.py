@@ -6,6 +6,7 @@ import orjson
 
 from palpate.report import words
 from palpate.report.one_answer import belongs
+from palpate.statistics.estimate import Estimate
 from palpate.statistics.strata import WorstFault
 from palpate.statistics.summary import CHOSEN, Row, Summary
 from palpate.statistics.table import Table
@@ -30,7 +31,7 @@ def _is_single(setting: dict[str, Any]) -> bool:
     return setting.get("flips", 1) == 1 and not setting.get("bit_error_rate")
 
 
-def measured(row: Row) -> str:
+def measured(row: Row | Estimate) -> str:
     """A value with its interval."""
     return f"{words.number(row.value)} {words.interval(row.low, row.high)}"
 

@@ -15,6 +15,7 @@ from palpate.report.fault_view import fault_views
 from palpate.report.gallery import gallery
 from palpate.report.headline import MEANINGS, Evidence, chance_level, verdict
 from palpate.report.ladders import Ladder, ladders, models_of, several_attacks
+from palpate.report.published import published
 from palpate.report.questions import questions
 from palpate.report.sites import site_rows, sites_view
 from palpate.statistics.certified import certified
@@ -93,6 +94,7 @@ def _content(record: Record) -> dict[str, Any]:
         "upsets": upsets(record),
         "certified": certified(record),
         "sites": sites_view(site_rows(record)),
+        "published": published(record),
         "not_tested": not_tested(record),
         "evidence": evidence(record, summary=summary, checks=checked),
         "failed": [c for c in record.cells if c.status != "ok"],

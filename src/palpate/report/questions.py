@@ -17,6 +17,7 @@ from palpate.report.fault_words import measured
 from palpate.report.headline import chance_level
 from palpate.report.ladders import model_of, models_of
 from palpate.report.mask_questions import mask_questions
+from palpate.report.prompt_questions import prompt_questions
 from palpate.statistics.bend import bends
 from palpate.statistics.cells import Cells, is_chosen
 from palpate.statistics.critical import Critical, critical_bits, fates
@@ -55,6 +56,7 @@ def questions(
             _better(differences, summary, classes=classes),
         ),
         *mask_questions(record, summary),
+        *prompt_questions(record),
     )
     found = ((text, tuple(answers)) for text, answers in asked)
     return tuple(Question(text, answers) for text, answers in found if answers)
