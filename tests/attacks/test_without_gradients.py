@@ -8,7 +8,8 @@ import torch
 import palpate
 from palpate import registry
 from palpate.attacks.pgd import Pgd
-from palpate.contracts.oracles import probe
+from palpate.contracts.oracles import batch, probe
+from palpate.contracts.prompted import prompted, with_questions
 from palpate.errors import CapabilityError
 from palpate.faults.weight_bit_flip import WeightBitFlip
 from palpate.targets.base import Target
@@ -59,3 +60,32 @@ def test_an_audit_refuses_at_planning_and_runs_the_rest(tmp_path):
     assert "do without gradients: " in refused["reason"]
     ran = {cell.perturbation: cell.status for cell in run.record.cells}
     assert {ran[spec["name"]] for spec in blind} == {"ok"}
+
+
+BLIND = {"queries": 30}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("square", BLIND),
+        ("nes", {**BLIND, "samples": 6}),
+        ("simba", BLIND),
+        ("random_search", BLIND),
+        ("transfer", {"attack": {"name": "pgd", "steps": 3}}),
+    ],
+)
+def test_several_labels_and_prompts_are_served(name, setting):
+    attack = registry.create("attacks", name, {"epsilon": 0.2, **setting})
+    given = batch(3)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4)).eval()
+    several = palpate.wrap(module, task=palpate.MultiLabel(("a", "b", "c", "d")))
+    labels = (several.logits(given.images) > 0).long().detach()
+    found = attack(several, given.images, labels)
+    decided = (several.logits(found) > 0).long()
+    assert (decided == labels).float().mean() < 1
+
+    asked = with_questions(given)
+    target = prompted()
+    moved = attack(target, asked.images, asked.references, prompts=asked.prompts)
+    assert 0 < float((moved - asked.images).abs().max()) <= 0.2 + 1e-6
