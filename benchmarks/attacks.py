@@ -1,47 +1,77 @@
-"""PGD against the floor (a hand-written loop, input gradient only), torchattacks and foolbox.
+"""Gradient attacks against a hand-written loop (the floor) and against the peers.
 
 Prints CPU-time ratios within one run: variants take turns, ratios are taken within a round, the
 median over rounds is printed. One thread, since these machines are shared.
 
-    python benchmarks/attacks.py [--rounds 3]
+    python benchmarks/attacks.py [--rounds 2] [--quick] [--only pgd sweep leaving dense ensemble]
+
+`--quick` takes few images and steps: it shows that everything runs, its ratios are not for print.
 """
 
 import argparse
+import copy
+import dataclasses
 import statistics
 import time
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import palpate
+from palpate.attacks.apgd import Apgd
+from palpate.attacks.autoattack import Autoattack
+from palpate.attacks.fgsm import Fgsm
 from palpate.attacks.pgd import Pgd
+from palpate.corruptions.gaussian_noise import GaussianNoise
+from palpate.evaluation import evaluate
+from palpate.targets._laid_out import laid_out
+from palpate.targets._memo import Memo
+from palpate.types import Batch, Segmentation
 
-EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
-
-
-def resnet():
-    import timm
-
-    return timm.create_model("resnet18", num_classes=10).eval(), torch.rand(64, 3, 32, 32)
-
-
-def vit():
-    import timm
-
-    network = timm.create_model(
-        "vit_tiny_patch16_224", img_size=28, patch_size=4, depth=6, num_classes=10
-    )
-    return network.eval(), torch.rand(32, 3, 28, 28)
+EPSILON, STEP_SIZE = 8 / 255, 2 / 255
+SWEEP = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
 
 
-def floor(network, images, labels):
+class Row(NamedTuple):
+    """One variant: what it runs, and what is said of its last result."""
+
+    name: str
+    run: Callable[[], object]
+    say: Callable[[object], str] = lambda _: ""
+
+
+def compare(title: str, rows: list[Row], rounds: int) -> None:
+    """The first row is the base of the ratios."""
+    ratios: dict[str, list[float]] = {row.name: [] for row in rows}
+    said: dict[str, str] = {}
+    base = []
+    for _ in range(rounds):
+        seconds = {}
+        for row in rows:
+            start = time.process_time()
+            found = row.run()
+            seconds[row.name] = time.process_time() - start
+            said[row.name] = row.say(found)
+        base.append(seconds[rows[0].name])
+        for name, spent in seconds.items():
+            ratios[name].append(spent / base[-1])
+    for row in rows:
+        note = f"{statistics.median(base):.2f} s" if row is rows[0] else ""
+        told = "; ".join(filter(None, (note, said[row.name])))
+        print(f"| {title} | {row.name} | {statistics.median(ratios[row.name]):.2f} | {told} |")
+
+
+def floor(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Tensor:
+    """PGD by hand: the gradient of the input only, nothing measured."""
     wanted = [p for p in network.parameters() if p.requires_grad]
     for parameter in wanted:
         parameter.requires_grad_(False)
     moved = images.clone()
-    for _ in range(STEPS):
+    for _ in range(steps):
         moved.requires_grad_()
         loss = functional.cross_entropy(network(moved), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, moved)
@@ -52,64 +82,250 @@ def floor(network, images, labels):
     return moved
 
 
-def ours(network, images, labels):
-    task = palpate.Classification(tuple(str(i) for i in range(10)))
-    attack = Pgd(epsilon=EPSILON, step_size=STEP_SIZE, steps=STEPS, random_start=False)
-    return attack.search(palpate.wrap(network, task=task), images, labels).last
+def classes(count: int) -> palpate.Classification:
+    return palpate.Classification(tuple(map(str, range(count))))
 
 
-def torchattacks_pgd(network, images, labels):
+def peers(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> dict[str, Callable]:
+    def by_torchattacks():
+        import torchattacks
+
+        options = {"alpha": STEP_SIZE, "steps": steps, "random_start": False}
+        return torchattacks.PGD(network, eps=EPSILON, **options)(images, labels)
+
+    def by_foolbox():
+        import foolbox
+
+        model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
+        attack = foolbox.attacks.LinfPGD(steps=steps, abs_stepsize=STEP_SIZE, random_start=False)
+        return attack(model, images, labels, epsilons=EPSILON)[1]
+
+    def by_art():
+        from art.attacks.evasion import ProjectedGradientDescentPyTorch as Attack
+        from art.estimators.classification import PyTorchClassifier
+
+        shape, loss = tuple(images.shape[1:]), nn.CrossEntropyLoss()
+        model = PyTorchClassifier(network, loss, shape, 10, clip_values=(0, 1), device_type="cpu")
+        options = {"max_iter": steps, "batch_size": len(images), "verbose": False}
+        attack = Attack(model, eps=EPSILON, eps_step=STEP_SIZE, **options)
+        return torch.from_numpy(attack.generate(images.numpy(), labels.numpy()))
+
+    return {"torchattacks": by_torchattacks, "foolbox": by_foolbox, "ART": by_art}
+
+
+def pgd(title: str, network: nn.Module, images: Tensor, *, rounds: int, steps: int) -> None:
+    """PGD of one network: ours in every form, and the peers' as shipped."""
+    network = network.eval()
+    labels = torch.randint(0, 10, (len(images),))
+    target = palpate.wrap(network, task=classes(10))
+    laid = target.with_module(laid_out(copy.deepcopy(network), channels_last=True))
+    attack = Pgd(epsilon=EPSILON, step_size=STEP_SIZE, steps=steps, random_start=False)
+    rough = dataclasses.replace(attack, precision="bfloat16")
+    expected = floor(network, images, labels, steps)
+
+    def equal(found: object) -> str:
+        assert isinstance(found, Tensor)
+        return f"{float((found != expected).float().mean()):.2%} of values other than the floor's"
+
+    def ours(which, one):
+        return lambda: one.search(which, images, labels).last
+
+    rows = [
+        Row("floor", lambda: floor(network, images, labels, steps)),
+        Row("palpate", ours(target, attack), equal),
+        Row("palpate, channels_last", ours(laid, attack), equal),
+        Row("palpate, bfloat16", ours(target, rough), equal),
+        Row("palpate, bfloat16 and channels_last", ours(laid, rough), equal),
+    ]
+    rows += [Row(n, run, equal) for n, run in peers(network, images, labels, steps).items()]
+    compare(title, rows, rounds)
+
+
+def all_pgd(rounds: int, quick: bool) -> None:  # noqa: FBT001 - a flag of the command line
+    import timm
+
+    small = {"img_size": 28, "patch_size": 4, "depth": 6}
+    steps = 3 if quick else 20
+    for name, made, shape in (
+        ("ResNet-18", {}, (128, 3, 28, 28)),
+        ("ViT (192, 6 blocks)", small, (16, 3, 28, 28)),
+        ("ResNet-18", {}, (4, 3, 224, 224)),
+        ("ResNet-50", {}, (4, 3, 64, 64)),
+        ("ViT-tiny", {}, (4, 3, 224, 224)),
+    ):
+        known = {"ResNet-18": "resnet18", "ResNet-50": "resnet50"}
+        network = timm.create_model(known.get(name, "vit_tiny_patch16_224"), num_classes=10, **made)
+        images = torch.rand((max(2, shape[0] // 8), *shape[1:]) if quick else shape)
+        title = f"PGD-{steps}, {name}, {'x'.join(map(str, images.shape))}"
+        pgd(title, network, images, rounds=rounds, steps=steps)
+
+
+def digits(network: nn.Module, *, epochs: int, budget: float) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network trained adversarially on scikit-learn's digits, and the rest of them."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = torch.tensor(raw.images / 16, dtype=torch.float32).unsqueeze(1)
+    images = functional.interpolate(images, size=(28, 28), mode="bilinear").clamp(0, 1)
+    labels = torch.tensor(raw.target)
+    order = torch.randperm(len(images))
+    fit, rest = order[:1500], order[1500:]
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(epochs):
+        for rows in fit[torch.randperm(len(fit))].split(100):
+            x, y = images[rows], labels[rows]
+            points = (x + budget * (2 * torch.rand_like(x) - 1)).clamp(0, 1).requires_grad_()
+            (slope,) = torch.autograd.grad(functional.cross_entropy(network(points), y), points)
+            moved = x + (points.detach() - x + 1.25 * budget * slope.sign()).clamp(-budget, budget)
+            optimiser.zero_grad()
+            functional.cross_entropy(network(moved.clamp(0, 1)), y).backward()
+            optimiser.step()
+    return network.eval(), images[rest], labels[rest]
+
+
+def small_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 49, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
+def robust(network: nn.Module, labels: Tensor) -> Callable[[object], str]:
+    @torch.no_grad()
+    def say(found: object) -> str:
+        assert isinstance(found, Tensor)
+        right = network(found).argmax(1) == labels
+        return f"robust accuracy {int(right.sum())}/{len(right)}"
+
+    return say
+
+
+def leaving(rounds: int, quick: bool) -> None:  # noqa: FBT001
+    """Early leaving on a network that is half broken, and on one that is mostly broken."""
+    network, images, labels = digits(small_network(), epochs=2 if quick else 10, budget=0.15)
+    images, labels = images[:256], labels[:256]
+    target, say = palpate.wrap(network, task=classes(10)), robust(network, labels)
+    for epsilon in (0.15, 0.2, 0.25):
+        for attack in (Pgd(epsilon=epsilon, steps=20), Apgd(epsilon=epsilon, steps=50)):
+            rows = []
+            for name, stop in (("all stay", False), ("early leaving", True)):
+                one = dataclasses.replace(attack, stop_at_success=stop)
+                rows.append(Row(name, lambda one=one: one(target, images, labels), say))
+            title = f"{type(attack).__name__}-{attack.steps}, digits, epsilon {epsilon}"
+            compare(title, rows, max(3, rounds))
+
+
+def batches_of(images: Tensor, labels: Tensor, size: int) -> list[Batch]:
+    ids = tuple(f"s{i}" for i in range(len(images)))
+    return [
+        Batch(images[i : i + size], labels[i : i + size], part, part, ("",) * len(part))
+        for i in range(0, len(images), size)
+        for part in [ids[i : i + size]]
+    ]
+
+
+def sweep(rounds: int, quick: bool) -> None:  # noqa: FBT001
+    """Cells of an audit that share the golden answers, and FGSM's gradient."""
+    import timm
+
+    network = timm.create_model("resnet18", num_classes=10).eval()
+    count, size, steps = (8, 4, 3) if quick else (128, 32, 20)
+    images = torch.rand(count, 3, 32, 32)
+    batches = batches_of(images, torch.randint(0, 10, (count,)), size)
+    target = palpate.wrap(network, task=classes(10))
+    for title, cells in (
+        ("FGSM, 4 epsilons", [Fgsm(epsilon=e) for e in SWEEP]),
+        ("Gaussian noise, 5 severities", [GaussianNoise(severity=s) for s in range(1, 6)]),
+        (f"PGD-{steps}, 4 epsilons", [Pgd(epsilon=e, steps=steps) for e in SWEEP]),
+    ):
+
+        def run(memo: Memo | None, cells=cells) -> object:
+            asked = dataclasses.replace(target, memo=memo)
+            # as text, in which NaN equals NaN and every digit shows
+            return repr([evaluate(asked, batches, perturbation=c).outcomes for c in cells])
+
+        apart = run(None)
+        rows = [
+            Row("cell by cell", lambda run=run: run(None)),
+            Row("with memory", lambda run=run: run(Memo()), lambda f, a=apart: f"equal: {f == a}"),
+        ]
+        compare(title, rows, max(3, rounds))
+
+
+def dense(rounds: int, quick: bool) -> None:  # noqa: FBT001
+    """PGD on masks against the same loop by hand."""
+    import segmentation_models_pytorch as smp
+
+    network = smp.Unet("resnet34", encoder_weights=None, classes=2).eval()
+    size, steps = (64, 3) if quick else (128, 20)
+    images, masks = torch.rand(2, 3, size, size), torch.randint(0, 2, (2, size, size))
+    target = palpate.wrap(network, task=Segmentation(("background", "lesion")))
+    laid = target.with_module(laid_out(copy.deepcopy(network), channels_last=True))
+    attack = Pgd(epsilon=EPSILON, step_size=STEP_SIZE, steps=steps, random_start=False)
+    rough = dataclasses.replace(attack, precision="bfloat16")
+    rows = [Row("floor", lambda: floor(network, images, masks, steps))]
+    for name, which, one in (
+        ("palpate", target, attack),
+        ("palpate, channels_last", laid, attack),
+        ("palpate, bfloat16 and channels_last", laid, rough),
+    ):
+        rows.append(Row(name, lambda which=which, one=one: one(which, images, masks)))
+    compare(f"PGD-{steps}, U-Net/ResNet-34, 2x3x{size}x{size}", rows, rounds)
+
+
+def ensemble(rounds: int, quick: bool) -> None:  # noqa: FBT001, ARG001 - one round is long enough
+    """The standard ensemble against torchattacks' members with the published settings."""
     import torchattacks
 
-    attack = torchattacks.PGD(
-        network, eps=EPSILON, alpha=STEP_SIZE, steps=STEPS, random_start=False
-    )
-    return attack(images, labels)
+    network, images, labels = digits(small_network(), epochs=2 if quick else 10, budget=0.15)
+    count, steps, queries = (16, 10, 100) if quick else (64, 100, 5000)
+    images, labels = images[:count], labels[:count]
+    target, epsilon = palpate.wrap(network, task=classes(10)), 0.15
+
+    def theirs() -> Tensor:
+        options = {"norm": "Linf", "eps": epsilon}
+        attacks = [
+            torchattacks.APGD(network, steps=steps, **options),
+            torchattacks.APGDT(network, steps=steps, n_classes=10, **options),
+            torchattacks.FAB(
+                network, steps=steps, n_classes=10, multi_targeted=True, n_restarts=1, **options
+            ),
+            torchattacks.Square(network, n_queries=queries, **options),
+        ]
+        return torchattacks.MultiAttack(attacks)(images, labels)
+
+    ours = Autoattack(epsilon=epsilon, steps=steps, queries=queries)
+    leave = dataclasses.replace(ours, stop_at_success=True)
+    say = robust(network, labels)
+    rows = [
+        Row("torchattacks' members", theirs, say),
+        Row("palpate", lambda: ours(target, images, labels), say),
+        Row("palpate, early leaving", lambda: leave(target, images, labels), say),
+    ]
+    compare(f"standard ensemble, digits, {count} images", rows, 1)
 
 
-def foolbox_pgd(network, images, labels):
-    import foolbox
-
-    model = foolbox.PyTorchModel(network, bounds=(0, 1), device="cpu")
-    attack = foolbox.attacks.LinfPGD(steps=STEPS, abs_stepsize=STEP_SIZE, random_start=False)
-    return attack(model, images, labels, epsilons=EPSILON)[1]
+PARTS = {"sweep": sweep, "leaving": leaving, "dense": dense, "ensemble": ensemble, "pgd": all_pgd}
 
 
-def measure(network: nn.Module, images, rounds: int):
-    labels = torch.randint(0, 10, (len(images),))
-    variants = {
-        "floor": floor,
-        "palpate": ours,
-        "torchattacks": torchattacks_pgd,
-        "foolbox": foolbox_pgd,
-    }
-    expected = floor(network, images, labels)
-    ratios: dict[str, list[float]] = {name: [] for name in variants}
-    equal = {}
-    for _ in range(rounds):
-        seconds = {}
-        for name, variant in variants.items():
-            start = time.process_time()
-            found = variant(network, images, labels)
-            seconds[name] = time.process_time() - start
-            equal[name] = bool(torch.equal(found, expected))
-        for name, spent in seconds.items():
-            ratios[name].append(spent / seconds["floor"])
-    return {name: (statistics.median(values), equal[name]) for name, values in ratios.items()}
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
+    given = parser.parse_args()
     warnings.filterwarnings("ignore")
-    torch.manual_seed(0)
     torch.set_num_threads(1)
-    print("| network | variant | CPU time / floor | equal to the floor |")
-    print("| --- | --- | --- | --- |")
-    for name, make in (("ResNet-18, 64x3x32x32", resnet), ("ViT, 32x3x28x28", vit)):
-        for variant, (ratio, equal) in measure(*make(), rounds).items():
-            print(f"| {name} | {variant} | {ratio:.2f} | {'yes' if equal else 'no'} |", flush=True)
+    print("| case | variant | CPU time / first row | |\n| --- | --- | --- | --- |", flush=True)
+    for name in given.only:
+        torch.manual_seed(0)
+        PARTS[name](1 if given.quick else given.rounds, given.quick)
 
 
 if __name__ == "__main__":
