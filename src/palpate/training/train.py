@@ -35,6 +35,21 @@ def _stored(state: State, storage: str) -> State:
     return {k: v.to(kind) if v.is_floating_point() else v for k, v in state.items()}
 
 
+def _answers(
+    model: nn.Module,
+    splits: Mapping[str, Examples],
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> dict[str, Tensor]:
+    """Logits of every split that was not learned from."""
+    return {
+        name: predict(model, split.images, mean=mean, std=std, tokens=split.tokens)
+        for name, split in splits.items()
+        if name != "train"
+    }
+
+
 def _measured(
     logits: Tensor, labels: Tensor, classes: tuple[str, ...], cases: Sequence[str] | None
 ) -> tuple[dict[str, float], dict[str, list[float] | None]]:
@@ -106,14 +121,10 @@ def train(
             state_file=state_file,
             progress=progress,
         )
-        fitted = replace(fitted, state=_stored(fitted.state, recipe.storage))
-        model.load_state_dict(fitted.state)
-        logits = {
-            name: predict(model, split.images, mean=mean, std=std, tokens=split.tokens)
-            for name, split in splits.items()
-            if name != "train"
-        }
-    fitted = replace(fitted, state=dict(keep(fitted.state)))
+        stored = _stored(fitted.state, recipe.storage)
+        model.load_state_dict(stored)
+        logits = _answers(model, splits, mean=mean, std=std)
+    fitted = replace(fitted, state=dict(keep(stored)))
     measured = {
         name: _measured(found, splits[name].labels, classes, (cases or {}).get(name))
         for name, found in logits.items()
