@@ -5,6 +5,7 @@ the form of CLIP's (lower case, end-of-word marks, start and end of text).
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -15,7 +16,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS, TOKENS, SIDE = 700, 48, 96
 
 
-def texts():
+def texts() -> Iterator[str]:
     """All prompts of all sets, and the words of the attacks on prompts."""
     for path in sorted((HERE.parent / "prompts").glob("*.json")):
         content = json.loads(path.read_text())
@@ -24,7 +25,7 @@ def texts():
             yield from words.values()
 
 
-def tokenizer(folder):
+def tokenizer(folder: Path) -> CLIPTokenizer:
     """Learn the merges and write vocab.json, merges.txt and the tokenizer's configuration."""
     learned = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
     learned.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -55,7 +56,7 @@ def tokenizer(folder):
     return made
 
 
-def network(folder, words):
+def network(folder: Path, words: CLIPTokenizer) -> None:
     """Write config.json."""
     shared = {"num_attention_heads": 4, "hidden_act": "quick_gelu"}
     CLIPSegConfig(

@@ -1,0 +1,76 @@
+"""recipes/vlsm_robustness/small: the checkpoint is what its card says, and its folder is whole."""
+
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from palpate import config
+from palpate.training import Examples, load_recipe
+from palpate.training.card import tensors_digest
+from palpate.training.masks import mask_scores
+from palpate.training.recipe import parse_recipe
+from palpate.training.scores import predict
+
+pytest.importorskip("transformers")
+
+FOLDER = Path(__file__).parents[2] / "recipes/vlsm_robustness/small"
+WEIGHTS = FOLDER / "weights/clipseg_small.safetensors"
+
+
+@pytest.fixture(scope="module")
+def card():
+    return orjson.loads(WEIGHTS.with_suffix(".json").read_bytes())
+
+
+def network(recipe):
+    source = config.build("targets", recipe.target, FOLDER)
+    with torch.random.fork_rng():
+        return source, source.build(classes=1, channels=3)
+
+
+def test_recipe_is_that_of_the_repository(card):
+    recipe = parse_recipe(card["recipe"])
+
+    assert recipe == load_recipe(FOLDER / "clipseg_small.yaml")
+    assert WEIGHTS.stat().st_size < 10e6
+
+
+def test_checkpoint_is_that_of_its_card(card):
+    recipe = parse_recipe(card["recipe"])
+    state = load_file(WEIGHTS)
+    _, model = network(recipe)
+
+    model.load_state_dict(state, strict=True)
+    assert card["state_digest"] == tensors_digest(state)
+    assert card["parameters"] == sum(p.numel() for p in model.parameters()) == 2_245_122
+
+
+def test_the_prompts_of_the_repository_fit_its_tokenizer(card):
+    source, _ = network(parse_recipe(card["recipe"]))
+    tokenizer = source.tokenizer()
+    for path in (FOLDER.parent / "prompts").glob("*.json"):
+        content = orjson.loads(path.read_bytes())
+        texts = {t for words in content["texts"].values() for t in words.values()}
+        tokenizer(sorted(texts | set(content["paraphrases"])))  # raises where one is too long
+
+
+@pytest.mark.skipif("PALPATE_DATA" not in os.environ, reason="PALPATE_DATA is not set")
+def test_scores_are_those_of_its_card(card):
+    recipe = parse_recipe(card["recipe"])
+    samples = config.build("datasets", {**recipe.dataset, "split": "test"}, FOLDER).load()
+    every = list(range(len(samples)))
+    source, model = network(recipe)
+    model.load_state_dict(load_file(WEIGHTS))
+    tokens = source.tokenizer()(samples.prompts)[:, None]
+    examples = Examples(
+        torch.from_numpy(samples.read(every)), torch.from_numpy(samples.references[every]), tokens
+    )
+    mean, std = card["input"]["mean"], card["input"]["std"]
+    logits = predict(model, examples.images, mean=mean, std=std, tokens=tokens)
+
+    found = mask_scores(logits, examples.labels)["dice"]
+    assert found == pytest.approx(card["clean"]["test"]["dice"], abs=1e-3)
