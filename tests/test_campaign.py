@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from palpate import config, registry
 from palpate.campaign.crew import Crew
 from palpate.campaign.drive import drive, estimate
 from palpate.campaign.plan import make_plan, resolve
-from palpate.errors import ConfigError, StoreError, TargetError, UnknownComponent
+from palpate.errors import CheckpointError, ConfigError, StoreError, TargetError, UnknownComponent
 from palpate.record import Record
 
 
@@ -287,6 +288,23 @@ def test_defences_and_targets_that_share_a_name_are_kept_apart(audit_file, tmp_p
     }
     assert len(record.cells) == 12  # three labels on one network share their cell files
     assert len(list((tmp_path / "run" / "cells").iterdir())) == 4
+
+
+def test_other_weights_of_a_member_are_another_cell(audit_file):
+    """The key hangs on what the file of an ensemble holds, not on its name."""
+    keys, member = [], audit_file.parent / "member.safetensors"
+    own = resolved(audit_file).targets[0].module.state_dict()
+    audit_file.write_text(
+        audit_file.read_text() + "defences: [{name: ensemble, weights: [member.safetensors]}]\n"
+    )
+    for factor in (1.0, 1.0, 0.5):
+        save_file({name: factor * tensor for name, tensor in own.items()}, member)
+        keys.append({c.key for c in make_plan(resolved(audit_file)).cells})
+    assert keys[0] == keys[1]
+    assert not keys[0] & keys[2]
+    member.unlink()
+    with pytest.raises(CheckpointError, match=r"ensemble: weights: expected a file at .*member"):
+        make_plan(resolved(audit_file))
 
 
 def test_a_renamed_target_is_another_audit(audit_file, run):

@@ -1,11 +1,12 @@
 import copy
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
 import palpate
-from palpate import config
+from palpate import config, registry
 from palpate.attacks.pgd import Pgd
 from palpate.attacks.transfer import Transfer
 from palpate.campaign.plan import make_plan, protect, resolve
@@ -143,8 +144,25 @@ def test_the_cell_hangs_on_what_is_in_the_file_and_not_on_where_it_lies(audit_fi
     assert first == keys(audit(tmp_path / "b", 0))  # the path is relative to the audit file
     assert first != keys(audit(tmp_path / "b", 1))
     (tmp_path / "b" / "other.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"expected the surrogate's file at .*other.pt"):
+    with pytest.raises(CheckpointError, match=r"weights: expected a file at .*other.pt"):
         keys(tmp_path / "b" / "audit.yaml")
+
+
+def test_the_data_that_its_attack_is_fitted_on_count_by_their_content(tmp_path):
+    def made(base, first):
+        base.mkdir(exist_ok=True)
+        images = torch.full((4, 6, 6), 7, dtype=torch.uint8).numpy()
+        images[0] = first
+        labels = torch.tensor([[0], [1], [0], [1]]).numpy()
+        np.savez(base / "other.npz", train_images=images, train_labels=labels)
+        fit_on = {"name": "npz", "path": "other.npz", "split": "train", "classes": ["a", "b"]}
+        attack = {"name": "universal", "fit_on": fit_on}
+        return registry.create("attacks", "transfer", {"attack": attack}, base=base)
+
+    first = made(tmp_path / "a", 1).identity
+    assert first["attack"] == made(tmp_path / "b", 1).identity["attack"]
+    assert first["attack"] != made(tmp_path / "b", 2).identity["attack"]
+    assert Transfer(attack="pgd").identity == Transfer(attack={"name": "pgd"}).identity
 
 
 def test_a_whole_audit_with_a_defence(tmp_path):

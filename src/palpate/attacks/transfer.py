@@ -6,11 +6,9 @@ clean, to see whether it answers the change at all, and with the result. A trans
 than a white-box attack says that gradients are masked (Athalye et al., arXiv 1802.00420, 3.1).
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Final, final
 
 from typing_extensions import override
@@ -18,8 +16,9 @@ from typing_extensions import override
 from palpate import registry
 from palpate.attacks._gradient import Search
 from palpate.attacks.base import Attack, NormAttack
-from palpate.errors import CapabilityError, CheckpointError, ConfigError
+from palpate.errors import CapabilityError, ConfigError
 from palpate.perturbation import Perturbation
+from palpate.targets._checkpoint import contents
 from palpate.targets.base import Target, TargetSource
 from palpate.types import Batch, Images
 
@@ -42,7 +41,7 @@ class Transfer(Attack):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     surrogate: str | dict[str, Any] = field(default=UNDEFENDED, metadata={"family": "targets"})
-    attack: str | dict[str, Any] = "pgd"
+    attack: str | dict[str, Any] = field(default="pgd", metadata={"family": "attacks"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,20 +55,21 @@ class Transfer(Attack):
     @property
     @override
     def identity(self) -> dict[str, Any]:
-        """The parameters, with files of the surrogate as the hash of their content.
+        """The parameters, with files as the hash of their content, and what the attack hangs on.
 
         Raises:
             CheckpointError: no such file.
+            DataError: data that the attack is fitted on, missing or damaged.
         """
-        own = registry.describe(self)
-        if self._source is None:
-            return own
-        named = {
-            f.name: _content(value)
-            for f in fields(self._source)
-            if isinstance(value := getattr(self._source, f.name), Path)
+        own, inner = registry.describe(self), self._inner
+        own["attack"] = {
+            **inner.identity,
+            "name": registry.name_of(inner),
+            "version": inner.version,
         }
-        return {**own, "surrogate": {**own["surrogate"], **named}}
+        if self._source is not None:
+            own["surrogate"] = {**own["surrogate"], **contents(self._source)}
+        return own
 
     @override
     def check(self, target: Target) -> None:
@@ -173,17 +173,3 @@ class Transfer(Attack):
     @cached_property
     def _surrogates(self) -> dict[str, Target]:
         return {}
-
-
-def _content(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder and their names in it."""
-    if not path.exists():
-        raise CheckpointError(
-            f"transfer: expected the surrogate's file at {path}, got no such file"
-        )
-    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    sha = hashlib.sha256()
-    for file in inside:
-        sha.update(str(file.relative_to(path)).encode())
-        sha.update(hashlib.sha256(file.read_bytes()).digest())
-    return sha.hexdigest()

@@ -16,6 +16,7 @@ from palpate.perturbation import Perturbation
 from palpate.record import SCHEMA_VERSION
 from palpate.saliency import check_saliency
 from palpate.storage import Storage
+from palpate.targets._checkpoint import contents
 from palpate.targets.base import Target
 
 PROBE_VERSION: Final = 1  # raised when a probe would give other numbers
@@ -213,7 +214,7 @@ def _cell(
     determines = {
         "schema": SCHEMA_VERSION,
         "digests": digests,
-        "defence": defence,
+        "defence": _identity(audit, defence),
         "perturbation": name,
         "version": 0 if component is None else component.version,
         "setting": setting if component is None else component.identity,
@@ -233,6 +234,13 @@ def _cell(
         "setting": setting,
     }
     return Cell(_sha(determines), index, defence, component, entry)
+
+
+def _identity(audit: Audit, defence: Spec) -> Spec:
+    """The spec, with files (members of an ensemble) as the hash of their content."""
+    if defence == NO_DEFENCE:
+        return defence
+    return {**defence, **contents(configuration.build("defences", defence, audit.base))}
 
 
 def _labelled(specs: Sequence[Spec]) -> list[Spec]:

@@ -1,14 +1,18 @@
 """Read weights safely and say exactly what does not fit."""
 
+import dataclasses
+import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from palpate import registry
 from palpate.errors import CheckpointError
 from palpate.models._state import WRAPPERS
 
@@ -82,3 +86,32 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def contents(component: Any) -> dict[str, Any]:
+    """SHA-256 of what the files hold that a component names, by parameter; nothing else.
+
+    Raises:
+        CheckpointError: no such file.
+    """
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(component):
+        value = getattr(component, f.name)
+        several: Any = value if isinstance(value, tuple) else (value,)
+        if several and all(isinstance(v, Path) for v in several):
+            where = f"{registry.name_of(component)}: {f.name}"
+            hashes = [_content(path, where) for path in several]
+            found[f.name] = hashes if isinstance(value, tuple) else hashes[0]
+    return found
+
+
+def _content(path: Path, where: str) -> str:
+    """Of a file, or of all files of a folder and their names in it."""
+    if not path.exists():
+        raise CheckpointError(f"{where}: expected a file at {path}, got no such file")
+    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    sha = hashlib.sha256()
+    for file in inside:
+        sha.update(str(file.relative_to(path)).encode())
+        sha.update(hashlib.sha256(file.read_bytes()).digest())
+    return sha.hexdigest()
