@@ -59,5 +59,22 @@ def test_parts_count_by_their_size(maker):
     assert "on 80% of the samples that it was fitted on (40)" in found.evidence
 
 
+def test_one_change_for_all_is_not_held_against_a_search_for_each(maker):
+    """Weaker than one step for each sample, and its loss falls on some: both as it should be."""
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    for name, fallen, steps in (("fgsm", 30, 1), ("square", 20, 100), ("universal", 5, 10)):
+        maker.cell(
+            "mamba",
+            "attacks",
+            name,
+            setting={"epsilon": 0.01, "norm": "linf", "steps": steps},
+            outcomes=[
+                maker.outcome(i, right=i >= fallen, linf=0.01, rise=-0.1 if steps == 10 else 1.0)
+                for i in range(40)
+            ],
+        )
+    assert not [c for c in checks(maker.write()) if "universal" in c.cell]
+
+
 def test_a_run_without_one_has_no_such_check(rich):
     assert not [c for c in checks(rich) if c.check == SHARED]

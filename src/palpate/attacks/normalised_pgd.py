@@ -97,7 +97,7 @@ class NormalisedPgd(AnyAttack):
     @property
     @override
     def passes(self) -> float:
-        return 3.0 * self.steps + 1
+        return 3.0 * self.steps + 2
 
     @override
     def check(self, target: Target) -> None:
@@ -119,6 +119,7 @@ class NormalisedPgd(AnyAttack):
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
+        search.look(search.images)  # what the loss rises from
         mean, std = _per_channel(search.target, search.images)
         start = (search.images - mean) / std
         step = self.epsilon if self.steps == 1 else self.step_size

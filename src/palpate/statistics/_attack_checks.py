@@ -12,6 +12,7 @@ from palpate.record import CellRecord
 from palpate.statistics._check import (
     DOSES,
     GRADIENT_FREE,
+    ONE_FOR_ALL,
     TRANSFER,
     Check,
     Verdict,
@@ -167,7 +168,7 @@ def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Ch
         for many in attacks
         if _same_place(one, many)
         and _steps(one) == 1 < _steps(many)
-        and many.perturbation not in GRADIENT_FREE | TRANSFER
+        and many.perturbation not in GRADIENT_FREE | TRANSFER | ONE_FOR_ALL
     ]
     found: list[Check] = []
     for one, many in pairs:
@@ -186,7 +187,7 @@ def _gradients_beat(
         for free in attacks
         for white in attacks
         if free.perturbation in kinds
-        and white.perturbation not in GRADIENT_FREE | TRANSFER
+        and white.perturbation not in GRADIENT_FREE | TRANSFER | ONE_FOR_ALL
         and _same_place(free, white)
         and _steps(white) > 1
     ]

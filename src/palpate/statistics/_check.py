@@ -11,6 +11,8 @@ GRADIENT_FREE = frozenset(
     {"square", "boundary", "hop_skip_jump", "spsa", "nes", "simba", "random_search"}
 )
 TRANSFER = frozenset({"transfer"})
+# one change for all samples is weaker than a search for each, however well it was searched
+ONE_FOR_ALL = frozenset({"universal"})
 Verdict = Literal["pass", "warn", "fail", "not run"]
 
 

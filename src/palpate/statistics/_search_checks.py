@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from palpate.metrics.base import LABELS, Rows, right
 from palpate.record import CellRecord
-from palpate.statistics._check import GRADIENT_FREE, TRANSFER, Check, checked, named
+from palpate.statistics._check import GRADIENT_FREE, ONE_FOR_ALL, TRANSFER, Check, checked, named
 from palpate.statistics.cells import Cells, budget_of
 from palpate.statistics.paired import scores
 
@@ -20,7 +20,7 @@ CONVERGED: Final = "attack converged (loss flat over the last steps)"
 CLAIMED: Final = "attack success equals the re-measured decisions"
 IN_RANGE: Final = "pixels within the legal range"
 
-_OTHERWISE: Final = GRADIENT_FREE | TRANSFER | {"art", "foolbox", "torchattacks"}
+_OTHERWISE: Final = GRADIENT_FREE | TRANSFER | ONE_FOR_ALL | {"art", "foolbox", "torchattacks"}
 _FLAT = 1e-6  # cross-entropy that is no rise
 _HALF, _SOME = 0.5, 0.1  # share of the samples that stand although the loss never rose
 _LATE = 0.1  # mean share of the rise that the last quarter may bring
