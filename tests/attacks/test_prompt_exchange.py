@@ -11,7 +11,9 @@ from palpate.attacks.prompt_exchange import PromptExchange
 from palpate.contracts.oracles import batch
 from palpate.contracts.prompted import Letters, prompted, with_questions
 from palpate.errors import CapabilityError, ConfigError
+from palpate.outcome import Status
 from palpate.scoring import scores
+from palpate.seeds import Seeds
 from palpate.targets.base import Target
 from palpate.types import PromptedSegmentation
 
@@ -67,8 +69,8 @@ def test_one_exchange_is_the_best_of_all():
 
 def test_the_budget_is_kept_and_more_of_it_is_never_weaker():
     target, given = linear(), asked()
-    before = score(target, given, given.prompts)
-    for tokens in (0, 1, 2, 3):
+    before = [1.0] * len(given)
+    for tokens in (1, 2, 3):
         found = PromptExchange(tokens=tokens)(target, given)
         changed = [
             sum(a != b for a, b in zip(new, old, strict=True))
@@ -79,6 +81,21 @@ def test_the_budget_is_kept_and_more_of_it_is_never_weaker():
         assert all(a <= b for a, b in zip(after, before, strict=True))
         before = after
     assert max(before) < 0.2
+
+
+def test_no_budget_changes_nothing():
+    assert PromptExchange(tokens=0)(linear(), asked()) == asked().prompts
+
+
+def test_a_search_that_finds_nothing_worse_has_still_searched():
+    target = linear()
+    with torch.no_grad():
+        target.module.words.weight.zero_()  # no letter matters
+    with PromptExchange().applied(target, asked(), seeds=Seeds()) as world:
+        assert world.status == (Status.OK,) * 3
+        assert all(
+            new != old for new, old in zip(world.batch.prompts, asked().prompts, strict=True)
+        )
 
 
 def test_what_is_found_reads_back_as_it_was_meant():

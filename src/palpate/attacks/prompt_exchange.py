@@ -38,7 +38,7 @@ class _Slope(NamedTuple):
 @final
 @dataclass(frozen=True)
 class PromptExchange(PromptAttack):
-    """Exchange a few tokens for any others, one after the other.
+    """Exchange a few tokens for any others, one after the other; further ones only if they hurt.
 
     Attributes:
         tokens: most exchanges for each sample: the budget.
@@ -83,8 +83,8 @@ class PromptExchange(PromptAttack):
     @override
     def candidates(self, target: Target, batch: Batch, seeds: Sequence[int]) -> list[Sequence[str]]:
         assert batch.prompts is not None
-        best = list(batch.prompts)
-        least = asked_scores(target, batch, dict(enumerate(best)))
+        # the first exchange is kept whatever it does: finding nothing is no standing still
+        best, least = list(batch.prompts), [float("inf")] * len(batch)
         with target.frozen():
             for _ in range(self.tokens):
                 slope = self._slope(target, batch.with_prompts(tuple(best)))
