@@ -185,3 +185,20 @@ def test_an_attack_that_a_png_undoes_has_not_attacked():
     assert all(o.linf == 0 and o.status is Status.NO_MOVE for o in undone)
     # 0.57 of a grey level becomes a whole one: what the study's image writer does at 0.01
     assert all(o.linf == pytest.approx(1 / 255, abs=1e-6) for o in doubled)
+
+
+def test_an_attack_behind_the_jpeg_filter_knows_of_the_file():
+    """The filter is the file: same answers, and the attack's gradient goes straight through."""
+    target, given = signs_and_pictures()
+    behind = registry.create("defences", "input_filter", {"kind": "jpeg"}).protect(target)
+    stored = evaluate(target, [given], storage="jpeg").outcomes
+    filtered = evaluate(behind, [given]).outcomes
+    attack = registry.create("attacks", "fgsm", {"epsilon": "8/255"})
+
+    known = evaluate(behind, [given], perturbation=attack).outcomes
+
+    assert [o.probabilities for o in filtered] == [o.probabilities for o in stored]
+    assert all(o.status is Status.OK and o.linf > 0 for o in known)
+    attacked = attack(behind, given.images, given.references)
+    kept = target.logits(jpeg(attacked, Bounds(), quality=75)).softmax(1)[:, 1]
+    assert [o.probabilities[1] for o in known] == pytest.approx(kept.tolist(), abs=1e-5)
