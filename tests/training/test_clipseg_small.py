@@ -9,6 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from palpate import config
+from palpate.attacks.fgsm import Fgsm
+from palpate.attacks.pgd import Pgd
+from palpate.scoring import scores
 from palpate.training import Examples, load_recipe
 from palpate.training.card import tensors_digest
 from palpate.training.masks import mask_scores
@@ -74,3 +77,26 @@ def test_scores_are_those_of_its_card(card):
 
     found = mask_scores(logits, examples.labels)["dice"]
     assert found == pytest.approx(card["clean"]["test"]["dice"], abs=1e-3)
+
+
+@pytest.mark.skipif("PALPATE_DATA" not in os.environ, reason="PALPATE_DATA is not set")
+def test_the_corrected_attack_hurts_more_with_every_epsilon_and_more_than_one_step(card):
+    recipe = parse_recipe(card["recipe"])
+    spec = {**recipe.dataset, "split": "test", "limit": 3}
+    samples = config.build("datasets", spec, FOLDER).load()
+    source, model = network(recipe)
+    model.load_state_dict(load_file(WEIGHTS))
+    target = source.load(task=samples.task, channels=3, bounds=samples.bounds).with_module(model)
+    batch = samples.batch(range(len(samples)))
+
+    def left(attack):
+        images = attack(target, batch.images, batch.references, prompts=batch.prompts)
+        prediction = target.predict(batch.with_images(images))
+        return scores(prediction, batch.references).mean().item()
+
+    budgets = (0.0, 0.01, 0.03, 0.1, 0.5)
+    pgd = [left(Pgd(epsilon=epsilon, steps=8, loss="dice_ce")) for epsilon in budgets]
+    fgsm = [left(Fgsm(epsilon=epsilon, loss="dice_ce")) for epsilon in budgets]
+    assert pgd == sorted(pgd, reverse=True)
+    assert pgd[0] > 0.3 > 0.1 > pgd[-1]
+    assert all(many <= one + 1e-6 for many, one in zip(pgd, fgsm, strict=True))
