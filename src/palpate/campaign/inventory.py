@@ -10,7 +10,7 @@ from typing import Final
 import palpate
 from palpate import registry
 
-_VERSION: Final = re.compile(r"^    version: ClassVar\[int\] = (\d+)$", re.MULTILINE)
+_VERSION: Final = re.compile(r"^    version(?:: ClassVar\[int\])? = (\d+)$", re.MULTILINE)
 
 
 @functools.cache
