@@ -284,10 +284,10 @@ def _offer(
     references = clean.references.to(golden.logits.device)
     moved = references if world.carry is None else world.carry(references)
     before = scores(golden, references).tolist()
+    dense = golden.logits.ndim > 2
+    # once for the batch: each look at `decisions` is an argmax over all of it
+    masks = (references, golden.decisions, now.decisions, moved) if dense else ()
     for i in (i for i, outcome in enumerate(found) if outcome.score < before[i]):
-        masks = ()
-        if golden.logits.ndim > 2:
-            masks = (references[i], golden.decisions[i], now.decisions[i], moved[i])
-        shown = (tensor.cpu() for tensor in (clean.images[i], world.batch.images[i], *masks))
-        first, second, *rest = shown
+        shown = [clean.images[i], world.batch.images[i], *(mask[i] for mask in masks)]
+        first, second, *rest = (tensor.cpu() for tensor in shown)
         kept.offer(found[i], Pictures(first, second, tuple(rest)))
