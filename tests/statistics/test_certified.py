@@ -121,3 +121,19 @@ def test_of_masks_both_bounds_are_shares_of_pixels(synthetic, tmp_path):
     assert row.certified.value == pytest.approx(0.6)
     assert row.attacked.value == pytest.approx((0.75 + 0.95) / 2)
     assert row.abstained == pytest.approx(0.3)
+
+
+def test_another_question_is_no_change_within_the_radius(synthetic, tmp_path):
+    maker = synthetic.Maker(tmp_path, targets=("mamba",), kind="segmentation")
+    proved = {"radius": 0.1, "certified": 0.6, "abstained": 0.3, "pixels": 100}
+    rows = [maker.outcome(i, right=True, wrong_pixels=5, prompt="a", **proved) for i in range(40)]
+    maker.cell("mamba", outcomes=rows)
+    rows = [
+        maker.outcome(i, right=True, pixels=100, wrong_pixels=25, prompt="a" if i < 10 else "b")
+        for i in range(40)
+    ]
+    maker.cell("mamba", "attacks", "joint", setting={"epsilon": 0.5}, outcomes=rows)
+
+    (row,) = certified(maker.write()).rows
+
+    assert row.attacked.value == pytest.approx((0.75 + 3 * 0.95) / 4)

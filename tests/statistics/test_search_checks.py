@@ -54,6 +54,11 @@ def test_a_loss_that_does_not_rise(found, maker, flat, status):
     assert check.status == status
 
 
+def test_nothing_is_asked_of_a_search_whose_steps_are_not_seen(found, maker):
+    rows = found(lambda i: maker.outcome(i, right=True, linf=0.01, rise=0.0), name="normalised_pgd")
+    assert rows[RISES].status == "not run"
+
+
 def test_a_broken_sample_need_not_have_risen(found, maker):
     rows = found(lambda i: maker.outcome(i, right=False, linf=0.01, rise=0.0))
     assert rows[RISES].status == "pass"

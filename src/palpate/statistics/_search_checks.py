@@ -20,7 +20,8 @@ CONVERGED: Final = "attack converged (loss flat over the last steps)"
 CLAIMED: Final = "attack success equals the re-measured decisions"
 IN_RANGE: Final = "pixels within the legal range"
 
-_OTHERWISE: Final = GRADIENT_FREE | TRANSFER | ONE_FOR_ALL | {"art", "foolbox", "torchattacks"}
+_UNSEEN: Final = {"art", "foolbox", "torchattacks", "normalised_pgd"}  # only the end is measured
+_OTHERWISE: Final = GRADIENT_FREE | TRANSFER | ONE_FOR_ALL | _UNSEEN
 _FLAT = 1e-6  # cross-entropy that is no rise
 _HALF, _SOME = 0.5, 0.1  # share of the samples that stand although the loss never rose
 _LATE = 0.1  # mean share of the rise that the last quarter may bring

@@ -121,8 +121,13 @@ def _brackets(cells: Cells, cell: CellRecord) -> Iterator[Bracket]:
 def _left(clean: Rows, attacks: list[Rows], radius: float) -> Values:
     """Per sample of the clean cell, the least that any attack within the radius has left."""
     left = dict(zip(clean["sample"].tolist(), _share_right(clean).tolist(), strict=True))
+    asked = dict(zip(clean["sample"].tolist(), clean["prompt"].tolist(), strict=True))
     for rows in attacks:
-        near = rows["l2"] <= radius
+        # a certificate is of one question: another question is no change of the image
+        same = np.array(
+            [asked[s] == p for s, p in zip(rows["sample"].tolist(), rows["prompt"], strict=True)]
+        )
+        near = same & (rows["l2"] <= radius)
         found = zip(rows["sample"][near].tolist(), _share_right(rows)[near].tolist(), strict=True)
         for sample, value in found:
             left[sample] = min(value, left.get(sample, 1.0))
