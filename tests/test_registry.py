@@ -26,11 +26,17 @@ def test_numbers_may_be_fractions(text, value):
     assert registry.create("attacks", "fgsm", {"epsilon": text}).epsilon == value
 
 
+@pytest.mark.parametrize("name", [5, ["pgd"], None])
+def test_a_name_that_is_no_text_is_refused(name):
+    with pytest.raises(UnknownComponent, match="expected the name of one of the attacks, got"):
+        registry.load("attacks", name)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"epsilon": "much"}, "pgd: epsilon: .*got 'much'"),
-        ({"norm": "l7"}, "pgd: norm: .*'linf' or 'l2', got 'l7'"),
+        ({"norm": "l7"}, "pgd: norm: .*'linf', 'l2' or 'l1', got 'l7'"),
         ({"epsilon": -1}, "epsilon: expected 0 or more, got -1"),
         ({"steps": 0}, "expected steps and restarts of 1 or more, got 0 and 1"),
         (

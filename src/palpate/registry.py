@@ -75,6 +75,8 @@ def load(family: str, name: str) -> type[Any]:
 
 def _is_own(family: str, name: str) -> bool:
     """Whether a file of that name is there; quicker than a listing, for plans of many cells."""
+    if not isinstance(name, str):  # an audit file can hold anything
+        raise UnknownComponent(f"expected the name of one of the {family}, got {name!r}")
     file = Path(__file__).parent / _checked(family) / f"{name}.py"
     return name.isidentifier() and not _is_internal(name) and file.is_file()
 

@@ -1,13 +1,13 @@
 """Change image and question together: the question, then the image under it, in turns.
 
-A sample that the image alone breaks further keeps its question, so that both together are never
-weaker than the image alone.
+Of all turns, and of the image alone under the audit's own question, each sample keeps what leaves
+the lowest score; so more turns are never weaker.
 """
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 from typing_extensions import override
@@ -81,36 +81,45 @@ class Joint(Perturbation):
     @contextmanager
     def applied(self, target: Target, batch: Batch, *, seeds: Seeds) -> Generator[World]:
         drawn = seeds.per_sample(batch.samples)
-        texts, found = self._turn(target, batch, batch, drawn)
-        for _ in range(1, self.turns):
-            texts, found = self._turn(target, batch, batch.with_images(found.images), drawn)
-        alone = self._image.search(
-            target, batch.images, batch.references, prompts=batch.prompts, seeds=drawn
-        )
-        asked = batch.with_images(found.images).with_prompts(texts)
-        plain = batch.with_images(alone.images)
-        worse = _scored(target, plain) < _scored(target, asked)
-        where = worse.reshape(-1, *(1 for _ in batch.images.shape[1:]))
-        kept = zip(worse.tolist(), batch.prompts or (), texts, strict=True)
-        asked = asked.with_prompts(tuple(own if keep else new for keep, own, new in kept))
-        pairs = zip(worse.tolist(), alone.status, found.status, strict=True)
-        yield World(
-            target,
-            asked.with_images(torch.where(where, alone.images, found.images)),
-            tuple(first if keep else second for keep, first, second in pairs),
-            last=torch.where(where, alone.last, found.last),
-        )
+        own = tuple(batch.prompts or ())
+        best = self._tried(target, batch, own, drawn)
+        shown = batch
+        for _ in range(self.turns):
+            texts = self._text(target, shown, seeds=drawn)
+            tried = self._tried(target, batch, texts, drawn)
+            shown = batch.with_images(tried.found.images)
+            best = best.worse(tried)
+        asked = batch.with_images(best.found.images).with_prompts(best.prompts)
+        yield World(target, asked, best.found.status, last=best.found.last)
 
-    def _turn(
-        self, target: Target, batch: Batch, attacked: Batch, seeds: Sequence[int]
-    ) -> tuple[tuple[str, ...], Found]:
-        """A question for the image as it is by now, then an image for that question."""
-        texts = self._text(target, attacked, seeds=seeds)
+    def _tried(
+        self, target: Target, batch: Batch, prompts: tuple[str, ...], seeds: Sequence[int]
+    ) -> "_Tried":
+        """The image attack under some questions."""
         found = self._image.search(
-            target, batch.images, batch.references, prompts=texts, seeds=seeds
+            target, batch.images, batch.references, prompts=prompts, seeds=seeds
         )
-        return texts, found
+        answer = target.predict(batch.with_images(found.images).with_prompts(prompts))
+        return _Tried(prompts, found, scores(answer, batch.references.to(target.device)))
 
 
-def _scored(target: Target, batch: Batch) -> PerSample:
-    return scores(target.predict(batch), batch.references.to(target.device))
+class _Tried(NamedTuple):
+    """Questions, what the image attack found under them, and the scores that are left."""
+
+    prompts: tuple[str, ...]
+    found: Found
+    score: PerSample
+
+    def worse(self, other: "_Tried") -> "_Tried":
+        """Per sample, whichever left the lower score; this one where both left the same."""
+        other_is = other.score < self.score
+        where = other_is.reshape(-1, *(1 for _ in self.found.images.shape[1:]))
+        prompts = zip(other_is.tolist(), self.prompts, other.prompts, strict=True)
+        status = zip(other_is.tolist(), self.found.status, other.found.status, strict=True)
+        found = self.found._replace(
+            images=torch.where(where, other.found.images, self.found.images),
+            last=torch.where(where, other.found.last, self.found.last),
+            status=tuple(b if later else a for later, a, b in status),
+        )
+        kept = tuple(b if later else a for later, a, b in prompts)
+        return _Tried(kept, found, torch.minimum(self.score, other.score))

@@ -68,6 +68,11 @@ class Nes(LossAttack):
                 "expected samples of 2 or more, even, and a spread above 0, got"
                 f" {self.samples} and {self.spread}"
             )
+        if self.queries < self.samples:
+            raise ConfigError(
+                f"nes: expected queries for one estimate, {self.samples} or more, got"
+                f" {self.queries}"
+            )
         if not 0 <= self.decay < 1:
             raise ConfigError(f"decay: expected 0 or more and less than 1, got {self.decay}")
 

@@ -25,7 +25,7 @@ class CertifiedAccuracy(Metric):
     meaning: ClassVar[str] = (
         "Share of all samples whose answer is right and proved not to change under any change of"
         " the image up to this L2 size; of masks and labels, share of the pixels or labels."
-        " Answers without a proof count as not proven.."
+        " Answers without a proof count as not proven."
     )
 
     radius: Number = 0.0
