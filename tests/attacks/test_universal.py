@@ -134,7 +134,7 @@ def test_a_mask_of_one_plane_can_be_fooled():
     module = nn.Conv2d(1, 1, 1)
     task = Segmentation(("lesion",), exclusive=False)
     search = Search(Target(module.eval(), task), torch.zeros(1, 1, 2, 2), (logits > 0).long())
-    crowd = Crowd(search, (logits > 0).long(), agreement=0.5)
+    crowd = Crowd(search, (logits > 0).long(), torch.tensor([True]), agreement=0.5)
     rows = torch.tensor([0])
 
     assert not bool(crowd.fooled(logits, rows))
@@ -572,3 +572,13 @@ def test_a_whole_audit_keeps_what_was_found(tmp_path):
     spent = run.record.samples(cells[1])["linf"]
     assert spent.max() == pytest.approx(13 / 255, abs=1e-6)  # 12.75 grey levels, to the nearest
     assert "universal" in run.report().read_text()
+
+
+def test_what_is_wrong_already_does_not_lead():
+    """Wrong samples have the largest losses; followed, they would make the others safer."""
+    images = torch.full((12, 1, 2, 2), 0.55)
+    images[8:] = 0.9  # called "yes", though labelled "no": deeper wrong by going up
+    labels = torch.tensor([1] * 8 + [0] * 4)
+    target = Target(Linear(torch.full((1, 2, 2), 4.0), -8.0).eval(), Classification(("no", "yes")))
+    change = Universal(epsilon=0.1).fitted(target, of(images, labels)).changes["first half"]
+    assert torch.allclose(change, torch.full_like(change, -0.1), atol=1e-6)

@@ -8,7 +8,6 @@ Shafahi et al., "Universal Adversarial Training", arXiv 1811.11304, and Moosavi-
 |---|---|---|---|
 | change | the perturbation | δ; v | 1811.11304, eq. 4; 1610.08401, algorithm 1 |
 | epsilon | its radius | ε; ξ | the same |
-| standing | samples whose loss still counts: β at the boundary | min(l, β) | 1811.11304, eq. 5 |
 | fooling_rate | share of fooled samples that ends the search | 1 − δ | 1610.08401, algorithm 1 |
 | nearest | least change that fools one sample | Δv_i | 1610.08401, eq. 1 |
 """
@@ -54,12 +53,14 @@ class Crowd:
     Attributes:
         search: of the loss, among these samples.
         golden: decisions on the clean images.
+        right: whether their score is above 0; true for all where it is for none.
         agreement: Dice with the golden mask below which a mask counts as fooled; a label counts
             when it changes.
     """
 
     search: Search
     golden: References
+    right: Flags
     agreement: float
 
     @classmethod
@@ -67,7 +68,9 @@ class Crowd:
     def of(cls, search: Search, agreement: float) -> "Crowd":
         """Ask the target what it decides on the clean images."""
         answers = torch.cat([search.look(search.images[r], rows=r).logits for r in chunks(search)])
-        return cls(search, Prediction(answers, search.target.task).decisions, agreement)
+        right = search.judged(answers) > 0
+        golden = Prediction(answers, search.target.task).decisions
+        return cls(search, golden, right | ~right.any(), agreement)
 
     def placed(self, change: Change, rows: Rows) -> Images:
         """Images with the perturbation, within the bounds."""
@@ -100,7 +103,8 @@ class Crowd:
 class Climb:
     """Mini-batch gradient ascent on the shared perturbation.
 
-    What is broken pulls no more while any sample of the same step stands.
+    Only samples that are right when clean pull: the others have the largest losses, and lead to
+    where the model is wrong already. 1811.11304 clips losses for the same end.
 
     Attributes:
         norm: of the ball.
@@ -135,11 +139,10 @@ class Climb:
         return Fitted(best, self.rounds, bool(crowd.search.felt.any()))
 
     def _pull(self, crowd: Crowd, change: Change, rows: Rows, progress: float) -> Change:
-        """Steepest direction for those of these samples that stand, or for all if none does."""
+        """Steepest direction for those of these samples that are right when clean, together."""
         images = crowd.placed(change, rows)
         answer = crowd.search.ask(images, rows=rows, progress=progress)
-        standing = crowd.search.judged(answer.logits, rows) > 0
-        pulls = shaped(standing | ~standing.any(), images)
+        pulls = shaped(crowd.right[rows], images)
         # where an image is at a bound, and would only be pushed against it, it has no say
         wanted, bounds = crowd.search.images[rows] + change, crowd.search.target.bounds
         stuck = ((wanted < bounds.low) & (answer.gradient < 0)) | (

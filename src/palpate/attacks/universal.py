@@ -57,8 +57,8 @@ class Universal(LossAttack):
     on the images that it is given. To carry it over from another model, name it in `transfer`.
 
     Attributes:
-        method: "gradient" climbs the losses of those that are not broken yet; "deepfool" adds up
-            the least change of each.
+        method: "gradient" climbs the losses of the samples that are right when clean; "deepfool"
+            adds up the least change of each.
         samples: how many samples the search may look at, evenly spread over the data.
         held_out: "case": what a patient meets was fitted on the other half of the patients; "site":
             what a site meets was fitted on all other sites (hospitals, modalities).
