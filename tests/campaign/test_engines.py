@@ -25,9 +25,9 @@ DEADLY = """
             super().__init__()
             self.inner = inner
         def forward(self, images):
-            lives = Path(__file__).with_name("lives")
+            lives, parent = (Path(__file__).with_name(name) for name in ("lives", "parent"))
             noisy = images.diff().abs().mean() > 0.15
-            if os.environ["PARENT"] != str(os.getpid()) and noisy and lives.read_text() != "0":
+            if noisy and parent.read_text() != str(os.getpid()) and lives.read_text() != "0":
                 lives.write_text(str(int(lives.read_text()) - 1))
                 os.kill(os.getpid(), signal.SIGKILL)
             return self.inner(images)
@@ -95,11 +95,11 @@ def test_shards_with_another_batch_size_give_the_same_decisions(resolved, alone,
 
 @pytest.mark.parametrize("engine", ["local", "ray", "slurm"])
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(
-    engine, audit_file, tmp_path, monkeypatch, contents, request
+    engine, audit_file, tmp_path, contents, request
 ):
     if engine == "ray":
         request.getfixturevalue("ray")
-    folder = deadly(tmp_path, monkeypatch, lives=1)
+    folder = deadly(tmp_path, lives=1)
     audit = resolve(config.load(audit_file, ("probes=false", NOISE)), folder, 12)
     drive(audit, tmp_path / "run", crew=crew_of(engine))
 
@@ -111,10 +111,8 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
-def test_a_cell_that_kills_every_worker_is_given_up_and_the_rest_goes_on(
-    audit_file, tmp_path, monkeypatch
-):
-    folder = deadly(tmp_path, monkeypatch, lives=99)
+def test_a_cell_that_kills_every_worker_is_given_up_and_the_rest_goes_on(audit_file, tmp_path):
+    folder = deadly(tmp_path, lives=99)
     audit = resolve(config.load(audit_file, ("probes=false", NOISE)), folder, 12)
     record = drive(audit, tmp_path / "run", crew=Crew(workers=2))
 
@@ -129,8 +127,8 @@ def test_a_cell_that_kills_every_worker_is_given_up_and_the_rest_goes_on(
     assert all(c.status == "ok" for c in drive(audit, tmp_path / "run").cells)
 
 
-def deadly(folder, monkeypatch, *, lives):
-    monkeypatch.setenv("PARENT", str(os.getpid()))
+def deadly(folder, *, lives):
+    (folder / "parent").write_text(str(os.getpid()))
     network = folder / "network.py"
     network.write_text(network.read_text() + textwrap.dedent(DEADLY))
     (folder / "lives").write_text(str(lives))
