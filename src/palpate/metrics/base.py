@@ -116,6 +116,7 @@ class Metric(ABC):
         needs_clean: compares with the target's clean cell.
         needs_regions: reads the numbers per class of a mask, which runs of version 1 lack.
         needs_pixels: reads the counts of pixels of a mask, which runs before version 3 lack.
+        needs_proof: reads certificates, which only a defence that proves its answers gives.
         by_size: is also estimated for samples with a small and with a large lesion apart.
         per_class: is also estimated for each foreground class of a dense task that has several.
         better: which direction is good.
@@ -129,6 +130,7 @@ class Metric(ABC):
     needs_clean: ClassVar[bool] = False
     needs_regions: ClassVar[bool] = False
     needs_pixels: ClassVar[bool] = False
+    needs_proof: ClassVar[bool] = False
     by_size: ClassVar[bool] = False
     per_class: ClassVar[bool] = False
     better: ClassVar[Literal["higher", "lower"]] = "higher"

@@ -22,6 +22,7 @@ class CertifiedAccuracy(Metric):
 
     tasks: ClassVar[frozenset[str]] = LABELS | DENSE
     families: ClassVar[frozenset[str]] = frozenset({"none"})
+    needs_proof: ClassVar[bool] = True
     meaning: ClassVar[str] = (
         "Share of all samples whose answer is right and proved not to change under any change of"
         " the image up to this L2 size; of masks and labels, share of the pixels or labels."

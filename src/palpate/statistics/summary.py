@@ -151,6 +151,8 @@ def _cell_rows(
     for metric in applicable:
         if metric.needs_regions and not has_regions(rows):
             continue
+        if metric.needs_proof and np.isnan(rows["certified"]).all():
+            continue
         if metric.needs_pixels and not has_pixels(rows):
             continue
         for name, part in _parts(metric, rows, cells.task):
