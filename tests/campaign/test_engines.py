@@ -182,6 +182,11 @@ def test_an_extra_that_is_missing_is_named_in_one_line(
         ({"options": {"cpus": "1"}}, "engine local: no option 'cpus'"),
         ({"engine": "ray", "options": {"cpu": "1"}}, "no option 'cpu'; did you mean 'cpus'"),
         ({"engine": "ray", "options": {"cpus": "x"}}, "option cpus: expected a whole number"),
+        ({"engine": "ray", "address": "there"}, "expected auto or HOST:PORT, got 'there'"),
+        (
+            {"engine": "ray", "address": "127.0.0.1:1"},
+            "cluster at 127.0.0.1:1, got .*refused",
+        ),
         ({"engine": "slurm", "options": {"cluster": "x"}}, "expected slurm or local, got 'x'"),
         ({"gpus": 1.0}, "expected at most what this machine has, "),
     ],

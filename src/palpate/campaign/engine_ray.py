@@ -11,6 +11,7 @@ import importlib
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -27,9 +28,10 @@ from palpate.campaign.unit import Ended, Unit
 from palpate.errors import ConfigError, PalpateError, StoreError
 
 _LOOPBACK: Final = "127.0.0.1"
+_PATIENCE: Final = 10.0  # seconds for a cluster to answer
 _STORE: Final = 100 * 2**20  # bytes of shared memory; only keys travel
 # the first name is Ray's own: without clusters it takes the loopback address, on any system
-_PRIVATE: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+_LOCAL: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _CARRIED: Final = ("PALPATE_NO_PLUGINS", "PALPATE_DATA", "HF_HUB_OFFLINE")
 
 
@@ -61,6 +63,7 @@ def cluster(crew: Crew) -> Generator[None]:
     """
     with _environment({"RAY_USAGE_STATS_ENABLED": "0", **_security(crew)}):
         ray = _ray()
+        _check_address(crew.address)
         if ray.is_initialized():
             yield
             return
@@ -216,9 +219,27 @@ def _own(folder: str) -> dict[str, Any]:
 
 
 def _security(crew: Crew) -> dict[str, str]:
-    if crew.address:
-        return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
-    return {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if not crew.address:
+        return {**_LOCAL, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    here = _LOCAL if crew.address.partition(":")[0] == _LOOPBACK else {}
+    return {**here, "RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nobody answers; Ray would try for minutes.
+
+    Raises:
+        ConfigError: what is wrong with it.
+    """
+    if address in ("", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"address: expected auto or HOST:PORT, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"address: expected a Ray cluster at {address}, got {error}") from None
 
 
 def _check_private() -> None:
