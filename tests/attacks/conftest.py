@@ -9,7 +9,7 @@ from torch import nn
 
 from palpate import registry
 from palpate.targets.base import Target
-from palpate.types import Segmentation
+from palpate.types import MultiLabel, Segmentation
 
 
 class Trained(NamedTuple):
@@ -115,3 +115,41 @@ def network():
     optimiser.zero_grad()
     target = Target(module.eval(), Segmentation(("background", "lesion")))
     return Masked(target, images[:6], masks[:6])
+
+
+class Labelled(NamedTuple):
+    target: Target
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def distances(self, norm):
+        """(batch, labels): how far each label's plane is; no two labels share a pixel."""
+        weight, _ = (tensor.detach() for tensor in self.target.module.parameters())
+        dual = weight.abs().sum(1) if norm == "linf" else weight.norm(dim=1)
+        return self.target.logits(self.images).detach().abs() / dual
+
+    def least(self, norm, count):
+        """(batch,): how far the nearest input is at which so many labels are wrong."""
+        near = self.distances(norm).sort(dim=1).values[:, :count]
+        return near[:, -1] if norm == "linf" else near.norm(dim=1)
+
+    def wrong(self, images):
+        """(batch,): share of wrong labels."""
+        return ((self.target.logits(images) > 0).long() != self.labels).float().mean(1)
+
+
+@pytest.fixture(scope="session")
+def labelled():
+    """Four labels, each a linear function of a quarter of its own: all optima are known."""
+    draw = torch.Generator().manual_seed(7)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+    weight = torch.zeros((4, 4, 16))
+    weight[range(4), range(4)] = torch.randn((4, 16), generator=draw) * torch.tensor(
+        [[1.0], [3.0], [0.5], [2.0]]
+    )
+    images = 0.5 + 0.1 * (torch.rand((6, 1, 8, 8), generator=draw) - 0.5)
+    with torch.no_grad():
+        module[1].weight.copy_(weight.flatten(1))
+        module[1].bias.copy_(-0.5 * weight.flatten(1).sum(1))
+    target = Target(module, MultiLabel(("a", "b", "c", "d")))
+    return Labelled(target, images, (target.logits(images) > 0).long())

@@ -10,10 +10,10 @@ from palpate.attacks._projection import size
 from palpate.attacks._prox import prox_linf
 from palpate.attacks.alma_prox import AlmaProx
 from palpate.attacks.minimal_epsilon import MinimalEpsilon
-from palpate.errors import CapabilityError, ConfigError
+from palpate.errors import ConfigError
 from palpate.outcome import Status
 from palpate.targets.base import Target
-from palpate.types import Bounds, MultiLabel, Segmentation
+from palpate.types import Bounds, Segmentation
 
 
 class Slopes(nn.Module):
@@ -195,9 +195,16 @@ def test_the_lagrangian_stiffens_what_does_not_get_on_and_lets_the_worst_go():
     assert float(total) == pytest.approx(float(kept.sum()))
 
 
-def test_bad_settings_are_refused(thresholds):
+@pytest.mark.parametrize(("pixels", "count"), [(0.01, 1), (0.75, 3), (0.99, 4)])
+def test_closed_form_on_several_labels(labelled, pixels, count):
+    target, images, labels = labelled
+    found = AlmaProx(pixels=pixels, steps=80)(target, images, labels)
+
+    assert bool((labelled.wrong(found) >= count / 4).all())
+    ratio = size(found - images, "linf") / labelled.least("linf", count)
+    assert 1 - 1e-4 <= float(ratio.min()) <= float(ratio.max()) < 1.03
+
+
+def test_bad_settings_are_refused():
     with pytest.raises(ConfigError, match="share of the pixels above 0, at most 1, got 1.5"):
         AlmaProx(pixels=1.5)
-    labels = Target(nn.Identity().eval(), MultiLabel(("a", "b")))
-    with pytest.raises(CapabilityError, match="got MultiLabel"):
-        AlmaProx().check(labels)

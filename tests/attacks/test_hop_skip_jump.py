@@ -7,7 +7,7 @@ from palpate.attacks.fab import Fab
 from palpate.attacks.hop_skip_jump import HopSkipJump
 from palpate.attacks.minimal_epsilon import MinimalEpsilon
 from palpate.contracts.oracles import batch, constant, linear
-from palpate.errors import CapabilityError, ConfigError
+from palpate.errors import ConfigError
 from palpate.outcome import Status
 from palpate.scoring import scores
 from palpate.types import Prediction
@@ -138,10 +138,16 @@ def test_masks_are_broken_below_a_bar(network):
     assert bool((size(seeing - images, "linf") < distance).all())
 
 
-def test_several_labels_are_refused():
-    target = palpate.wrap(torch.nn.Flatten().eval(), task=palpate.MultiLabel(("a", "b")))
-    with pytest.raises(CapabilityError, match="hop_skip_jump: expected a task of Classification"):
-        HopSkipJump().check(target)
+def test_several_labels_are_broken_below_a_bar(labelled):
+    target, images, labels = labelled
+    ratios = []
+    for queries in (150, 1200):
+        found = HopSkipJump(queries=queries)(target, images, labels)
+        assert bool((labelled.wrong(found) > 0.5).all())
+        ratios.append(size(found - images, "linf") / labelled.least("linf", 3))
+
+    assert float(ratios[1].min()) >= 1 - 1e-4
+    assert float(ratios[1].median()) < float(ratios[0].median())
 
 
 def test_bad_settings_are_refused():

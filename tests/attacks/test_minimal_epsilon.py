@@ -80,6 +80,30 @@ def test_a_mask_below_the_bar_already_needs_no_attack(thresholds):
     assert torch.equal(MinimalEpsilon()(target, images, 1 - masks), images)
 
 
+@pytest.mark.parametrize(
+    ("criterion", "bar", "count"),
+    [("pixel_success", 0.01, 1), ("dice_below", 0.5, 3), ("pixel_success", 1.0, 4)],
+)
+def test_several_labels_are_broken_as_the_score_counts_them(labelled, criterion, bar, count):
+    """One wrong label, fewer than half right, none right."""
+    target, images, labels = labelled
+    attack = MinimalEpsilon(criterion=criterion, bar=bar, steps=40, searches=12)
+    found = attack(target, images, labels)
+
+    assert bool((labelled.wrong(found) >= count / 4).all())
+    ratio = size(found - images, "linf") / labelled.least("linf", count)
+    assert 1 - 1e-4 <= float(ratio.min()) <= float(ratio.max()) < 1.02
+
+
+def test_in_l2_labels_that_are_wrong_already_must_not_take_the_budget(labelled):
+    target, images, labels = labelled
+    options = {"norm": "l2", "criterion": "pixel_success", "bar": 1.0, "steps": 40, "searches": 12}
+    found = MinimalEpsilon(loss="masked_ce", **options)(target, images, labels)
+
+    ratio = size(found - images, "l2") / labelled.least("l2", 4)
+    assert 1 - 1e-4 <= float(ratio.min()) <= float(ratio.max()) < 1.04
+
+
 def test_bad_settings_are_refused(thresholds):
     with pytest.raises(ConfigError, match="expected a Dice above 0, at most 1, got 0"):
         MinimalEpsilon(bar=0.0)

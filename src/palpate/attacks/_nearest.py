@@ -10,11 +10,11 @@ from typing_extensions import override
 
 from palpate.attacks._gradient import Rows, Search
 from palpate.attacks._projection import project
-from palpate.attacks._success import Success
+from palpate.attacks._success import Kind, Success
 from palpate.attacks.base import NormAttack, check_epsilon, only_classification
 from palpate.registry import Number
 from palpate.targets.base import Target
-from palpate.types import Images, MultiLabel, References, Tokens
+from palpate.types import Images, References, Tokens
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class MinimalAttack(NormAttack):
 
     @property
     def success(self) -> Success | None:
-        """When masks are broken; None for an attack on labels alone."""
+        """When masks and sets of labels are broken; None for an attack on single labels alone."""
         return None
 
     @override
     def check(self, target: Target) -> None:
-        """Refuse labels that do not exclude each other, and masks unless `success` is for them.
+        """Refuse all but a single label unless `success` says when the rest is broken.
 
         Raises:
             CapabilityError: with the task.
         """
         super().check(target)
-        if self.success is None or isinstance(target.task, MultiLabel):
+        if self.success is None:
             only_classification(self, target)
 
     @final
@@ -96,6 +96,30 @@ class MinimalAttack(NormAttack):
             epsilon=self.epsilon,
             bounds=search.target.bounds,
         )
+
+
+@dataclass(frozen=True)
+class CriterionAttack(MinimalAttack):
+    """Base of those that let the audit file say when masks are broken.
+
+    Attributes:
+        criterion: "dice_below" `bar`, or "pixel_success" from a share `bar` of wrong pixels on.
+            Where labels do not exclude each other, the share of right ones takes the place of
+            Dice, and they are the pixels; a single label is broken when it is wrong.
+        bar: in (0, 1].
+    """
+
+    criterion: Kind = field(default="dice_below", kw_only=True)
+    bar: Number = field(default=0.5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.success  # refuses a bar that is none
+
+    @property
+    @override
+    def success(self) -> Success:
+        return Success(self.criterion, self.bar)
 
 
 def settled(search: Search) -> Rows:

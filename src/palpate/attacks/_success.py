@@ -1,4 +1,4 @@
-"""When an attack on masks that searches the nearest broken input has broken them."""
+"""When an attack that searches the nearest broken input has broken masks or labels."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,12 +14,14 @@ Kind = Literal["pixel_success", "dice_below"]
 
 @dataclass(frozen=True)
 class Success:
-    """Success on masks; labels are broken when they are wrong, as everywhere.
+    """Success on masks, and on labels that do not exclude each other.
 
     Attributes:
         kind: "pixel_success" when at least a share `bar` of the pixels is wrong (of the pixels of
-            all planes where classes do not exclude each other), "dice_below" when Dice, averaged
-            over the foreground classes, is below `bar`.
+            all planes where classes do not exclude each other), "dice_below" when the audit's
+            score, Dice averaged over the foreground classes, is below `bar`. Of several labels
+            each is a pixel, and the score is the share that is right. A single label is broken
+            when it is wrong, either way.
         bar: in (0, 1].
     """
 
@@ -36,11 +38,10 @@ class Success:
 
         A non-finite output is broken, as the audit counts it.
         """
-        if prediction.logits.ndim == 2:
-            return scores(prediction, references)
         if self.kind == "dice_below":
-            dice = scores(prediction, references)
-            return torch.where(dice < self.bar, torch.zeros_like(dice), dice)
-        wrong = (prediction.decisions != references).flatten(1).float().mean(dim=1)
+            score = scores(prediction, references)
+            return torch.where(score < self.bar, torch.zeros_like(score), score)
+        wrong = (prediction.decisions != references).reshape(len(references), -1)
+        wrong = wrong.float().mean(dim=1)
         done = (wrong >= self.bar - 1e-7) | ~prediction.finite  # 1e-7: a mean of float32
         return torch.where(done, torch.zeros_like(wrong), 1 - wrong)

@@ -29,12 +29,10 @@ from typing_extensions import override
 
 from palpate.attacks._climb import check_steps
 from palpate.attacks._gradient import Rows, Search
-from palpate.attacks._nearest import MinimalAttack
+from palpate.attacks._nearest import CriterionAttack
 from palpate.attacks._projection import direction, project, shaped, size
-from palpate.attacks._success import Kind, Success
 from palpate.errors import ConfigError
 from palpate.perturbation import generators
-from palpate.registry import Number
 from palpate.types import Bounds, Flags, Images, PerSample
 
 _STARTS: Final = 100  # as in the released code
@@ -45,35 +43,24 @@ _HALVINGS: Final = 12
 
 @final
 @dataclass(frozen=True)
-class HopSkipJump(MinimalAttack):
+class HopSkipJump(CriterionAttack):
     """Estimate the boundary's normal from decisions, step off along it, bisect back, repeat.
 
     Attributes:
         queries: most queries for each sample.
         samples: queries for the first estimate of the direction.
-        criterion: the decision about masks: "dice_below" `bar`, or "pixel_success" from a share
-            `bar` of wrong pixels on; labels are broken when they are wrong.
-        bar: of masks, in (0, 1].
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
     queries: int = 5000
     samples: int = 100
-    criterion: Kind = "dice_below"
-    bar: Number = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps(self.queries, None)
-        _ = self.success  # refuses a bar that is none
         if self.samples < 1:
             raise ConfigError(f"samples: expected 1 or more, got {self.samples}")
-
-    @property
-    @override
-    def success(self) -> Success:
-        return Success(self.criterion, self.bar)
 
     @property
     @override

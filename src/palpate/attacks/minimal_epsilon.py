@@ -23,11 +23,9 @@ from typing_extensions import override
 from palpate.attacks._climb import check_steps
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
-from palpate.attacks._nearest import MinimalAttack
+from palpate.attacks._nearest import CriterionAttack
 from palpate.attacks._projection import direction, project, shaped
-from palpate.attacks._success import Kind, Success
 from palpate.errors import ConfigError
-from palpate.registry import Number
 from palpate.targets.base import Target
 from palpate.types import Images
 
@@ -37,35 +35,24 @@ _FIRST: Final = 1 / 255  # of the width of the bounds, for each pixel
 
 @final
 @dataclass(frozen=True)
-class MinimalEpsilon(MinimalAttack):
+class MinimalEpsilon(CriterionAttack):
     """PGD from the clean image at budgets that grow until it breaks, then close in.
 
     Attributes:
         steps: gradient steps for each budget.
         searches: budgets tried for each sample.
         loss: what is climbed.
-        criterion: when masks are broken: "dice_below" `bar`, or "pixel_success" from a share `bar`
-            of wrong pixels on; labels are when they are wrong.
-        bar: of masks, in (0, 1].
     """
 
     steps: int = 20
     searches: int = 10
     loss: LossName = "ce"
-    criterion: Kind = "dice_below"
-    bar: Number = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps(self.steps, None)
-        _ = self.success  # refuses a bar that is none
         if self.searches < 1:
             raise ConfigError(f"searches: expected 1 or more, got {self.searches}")
-
-    @property
-    @override
-    def success(self) -> Success:
-        return Success(self.criterion, self.bar)
 
     @property
     @override
@@ -77,7 +64,6 @@ class MinimalEpsilon(MinimalAttack):
         """Refuse a loss that the task does not have.
 
         Raises:
-            CapabilityError: labels that do not exclude each other.
             ConfigError: with the losses that the task has.
         """
         super().check(target)
