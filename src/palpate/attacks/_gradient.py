@@ -9,7 +9,7 @@ from torch import Tensor
 
 from palpate.attacks._course import Course
 from palpate.attacks._loss import Objective
-from palpate.attacks._projection import size
+from palpate.attacks._projection import finite, size
 from palpate.attacks._success import Success
 from palpate.scoring import scores
 from palpate.targets.base import Target
@@ -118,11 +118,8 @@ class Search:
             logits = self.answer(points, rows)
             loss = self._losses(logits, rows, progress) if measure is None else measure(logits)
             gradient = _input_gradient(loss, points)
-        logits, loss = logits.detach(), loss.detach()
-        finite = torch.isfinite(gradient)
-        gradient = torch.where(finite, gradient, torch.zeros_like(gradient))
-        answer = Answer(logits, loss, gradient)
-        self._note(images, rows, answer)
+        answer = Answer(logits.detach(), loss.detach(), finite(gradient))
+        self._note(images, rows, answer, plain=measure is None and self._climbs_plain)
         return answer
 
     @torch.no_grad()
@@ -131,8 +128,9 @@ class Search:
     ) -> Answer:
         """Measure iterates without a gradient; arguments as in `ask`."""
         logits = self.answer(images, rows)
-        self.remember(images, rows, logits)
         loss = self._losses(logits, rows, 1.0) if measure is None else measure(logits)
+        known = loss if measure is None and self._climbs_plain else None
+        self.remember(images, rows, logits, known)
         return Answer(logits, loss, torch.zeros_like(images))
 
     def first(self, key: Hashable) -> Images:
@@ -151,7 +149,7 @@ class Search:
 
         answer = Answer(*self.target.memo.recall(("first", key), ask))
         if not asked:
-            self._note(self.images, None, answer)
+            self._note(self.images, None, answer, plain=self._climbs_plain)
         return answer.gradient
 
     def answer(self, images: Images, rows: Rows | None = None) -> Logits:
@@ -195,9 +193,18 @@ class Search:
             return self.success.left(prediction, some(self.references, rows))
         return scores(prediction, some(self.references, rows))
 
-    def _note(self, images: Images, rows: Rows | None, answer: Answer) -> None:
-        self.remember(images, rows, answer.logits)
-        self.feel((answer.gradient != 0).flatten(1).any(dim=1), rows)
+    @property
+    def _plain(self) -> Objective:
+        """The cross-entropy, by which iterates of equal score are ranked."""
+        return Objective(towards=self.aim is not None)
+
+    @property
+    def _climbs_plain(self) -> bool:
+        return self.objective == self._plain
+
+    def _note(self, images: Images, rows: Rows | None, answer: Answer, *, plain: bool) -> None:
+        self.remember(images, rows, answer.logits, answer.loss if plain else None)
+        self.feel(answer.gradient.flatten(1).abs().amax(dim=1) > 0, rows)
 
     def _losses(self, logits: Logits, rows: Rows | None, progress: float) -> PerSample:
         known = self.references if self.aim is None else self.aim
@@ -211,13 +218,22 @@ class Search:
         else:
             self.felt[rows] |= felt
 
-    def remember(self, images: Images, rows: Rows | None, logits: Logits) -> None:
-        """Keep iterates that are better than all before; whoever asks the target calls it."""
+    def remember(
+        self, images: Images, rows: Rows | None, logits: Logits, loss: PerSample | None = None
+    ) -> None:
+        """Keep iterates that are better than all before; whoever asks the target calls it.
+
+        Args:
+            images: the iterates.
+            rows: as in `gradient`.
+            logits: what the target said of them.
+            loss: their cross-entropy where it is known.
+        """
         self.passes += len(images)
-        plain = Objective(towards=self.aim is not None)
-        known = some(self.references if self.aim is None else self.aim, rows)
-        exclusive = Prediction(logits, self.target.task).exclusive
-        loss = plain(logits, known, exclusive=exclusive)
+        if loss is None:
+            known = some(self.references if self.aim is None else self.aim, rows)
+            exclusive = Prediction(logits, self.target.task).exclusive
+            loss = self._plain(logits, known, exclusive=exclusive)
         loss = torch.where(torch.isnan(loss), torch.inf, loss)
         self.course.note(loss, rows)
         if images is self.images:

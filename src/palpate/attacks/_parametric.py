@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from palpate.attacks._climb import ClimbingAttack
 from palpate.attacks._gradient import Rows, Search, put, some
+from palpate.attacks._projection import finite
 from palpate.attacks._start import reseed
 from palpate.errors import BudgetError, ConfigError
 from palpate.perturbation import generators
@@ -64,8 +65,7 @@ class Walk(Search):
         asked = self.images if parameters is self.origin else images.detach()
         answer = self.ask(asked, rows=rows, progress=progress)
         self._keep_parameters(parameters, rows, before)
-        found = torch.autograd.grad(images, leaf, answer.gradient)[0]
-        return torch.where(torch.isfinite(found), found, torch.zeros_like(found))
+        return finite(torch.autograd.grad(images, leaf, answer.gradient)[0])
 
     @torch.no_grad()
     def see(self, parameters: Parameters, *, rows: Rows | None = None) -> Images:

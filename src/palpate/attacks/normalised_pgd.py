@@ -37,6 +37,7 @@ from typing_extensions import override
 from palpate.attacks._climb import check_steps
 from palpate.attacks._dense_loss import plane_loss
 from palpate.attacks._gradient import Search
+from palpate.attacks._projection import finite
 from palpate.attacks._wording import check_wording, worded
 from palpate.attacks.base import AnyAttack, check_epsilon
 from palpate.errors import BudgetError, ConfigError
@@ -152,7 +153,7 @@ class NormalisedPgd(AnyAttack):
                 )
                 gradient = gradient if found[0] is None else found[0]  # pyright: ignore
         search.passes += len(images)
-        gradient = torch.where(torch.isfinite(gradient), gradient, torch.zeros_like(gradient))
+        gradient = finite(gradient)
         search.feel((gradient != 0).flatten(1).any(dim=1), None)
         return gradient
 

@@ -119,7 +119,7 @@ class Pgd(RefinedAttack):
         if self.update == "blend":
             moved = blend(images, way, size=length, bounds=bounds)
         else:
-            moved = images + length * way
+            moved = way.mul_(length).add_(images)  # in place, as in `project`
         return project(moved, clean, norm=self.norm, epsilon=self.epsilon, bounds=bounds)
 
     def _start(self, search: Search, seeds: Sequence[int]) -> Images:
