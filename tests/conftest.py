@@ -9,6 +9,8 @@ import pytest
 import torch
 
 os.environ.setdefault("PALPATE_NO_PLUGINS", "1")
+# for processes that tests start: their records are compared with those of one thread
+os.environ["OMP_NUM_THREADS"] = "1"
 
 NETWORK = """
     import torch

@@ -170,7 +170,8 @@ class Samples:
                 f"{self.label}: expected masks of the images' size {images.shape[2:]}, got {plane}"
             )
         return Batch(
-            images=torch.from_numpy(images),
+            # cloned: torch aligns what it allocates, and sums may round by how values lie in memory
+            images=torch.from_numpy(images).clone(),
             references=torch.from_numpy(references),
             samples=tuple(self.ids[i] for i in indices),
             cases=tuple(self.cases[i] for i in indices),
