@@ -156,6 +156,7 @@ def make_plan(audit: Audit) -> Plan:
     Raises:
         UsageError: bad pixels, a budget beyond the bounds, a model not fit to be audited, images
             that a file of the asked format cannot hold.
+        CapabilityError: no perturbation fits any target, so that nothing would be tested.
     """
     if audit.config.saliency is not None:
         check_saliency()
@@ -180,10 +181,20 @@ def make_plan(audit: Audit) -> Plan:
                     refused.append({**cell.entry, "reason": str(error)})
                 else:
                     cells.append(cell)
+    _check_some(cells, refused)
     shown = audit.config.model_dump(include={"metrics", "statistics", "memory_errors"}, mode="json")
     identity = _sha([*([c.key, c.entry["target"], c.entry["defence"]] for c in cells), shown])
     probes = _probes(audit, [c for c in cells if c.perturbation is None])
     return Plan(tuple(cells), probes, tuple(refused), identity, data_digest, tuple(digests))
+
+
+def _check_some(cells: Sequence[Cell], refused: Sequence[dict[str, Any]]) -> None:
+    if refused and all(cell.perturbation is None for cell in cells):
+        first, *others = dict.fromkeys(row["reason"] for row in refused)
+        more = f"; and {len(others)} more" if others else ""
+        raise CapabilityError(
+            f"perturbations: expected at least one that fits a target, got none: {first}{more}"
+        )
 
 
 def _probes(audit: Audit, clean: Sequence[Cell]) -> tuple[Probe, ...]:
