@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from palpate import registry
+from palpate.datasets.base import Samples
 from palpate.errors import BudgetError, CapabilityError
 from palpate.outcome import Certificate, Outcome, Status, Trace
 from palpate.seeds import Seeds
+from palpate.targets._checkpoint import contents
 from palpate.targets.base import Target
 from palpate.types import Batch, Bounds, Images, References
 
@@ -97,10 +99,24 @@ class Perturbation(ABC):
         cell = registry.canonical([registry.name_of(self), self.version, spec])
         return Seeds(campaign=campaign, cell=cell)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What determines the result, as plain data: the parameters, and what their files hold."""
-        return registry.describe(self)
+    def identity(self, target: Target, batch: Batch) -> dict[str, Any]:  # noqa: ARG002
+        """What determines the result, as plain data: the parameters, and what they stand for.
+
+        Args:
+            target: bare model that it will be measured on.
+            batch: some of the samples, for their shape.
+
+        Raises:
+            UsageError: files or data that a parameter names are missing or damaged.
+        """
+        return {**registry.describe(self), **contents(self)}
+
+    def check_samples(self, samples: Samples) -> None:  # noqa: B027 - few refuse any
+        """Refuse data that this must not be measured on, before compute is spent.
+
+        Raises:
+            DataError: says which samples, and why.
+        """
 
     def check(self, target: Target) -> None:
         """Refuse a target that this perturbation cannot run on, before compute is spent.

@@ -141,6 +141,23 @@ def describe(component: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(component, f.name)) for f in fields}
 
 
+def nested(component: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Family and spec of each component that another one names, by parameter.
+
+    Such a parameter is a field whose metadata say `family`: one, or a tuple of several.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for f in dataclasses.fields(component):
+        wanted = f.metadata.get("family", ())
+        value = getattr(component, f.name)
+        spec: Any = {"name": value} if isinstance(value, str) else value
+        if wanted and isinstance(spec, Mapping) and "name" in spec:
+            families = families_of(spec["name"], [wanted] if isinstance(wanted, str) else wanted)
+            if families:  # else a word of the parameter's own, such as "undefended"
+                found[f.name] = (families[0], dict(spec))  # pyright: ignore[reportUnknownArgumentType]
+    return found
+
+
 def name_of(component: Any) -> str:
     """Name of a component in the audit file."""
     return name_of_class(type(component))
@@ -229,11 +246,13 @@ def _first_line(error: ValidationError) -> str:
 
 
 def _absolute(component: Any, base: Path) -> Any:
-    changed: dict[str, Any] = {}
+    changed: dict[str, Any] = {
+        field: _placed(family, spec, base)
+        for field, (family, spec) in nested(component).items()
+        if not isinstance(getattr(component, field), str)
+    }
     for f in dataclasses.fields(component):
         value = getattr(component, f.name)
-        if "family" in f.metadata and isinstance(value, Mapping):
-            changed[f.name] = _placed(f.metadata["family"], value, base)  # pyright: ignore
         several: Any = value if isinstance(value, tuple) else (value,)
         if any(isinstance(v, Path) for v in several):
             placed = tuple(base / v if isinstance(v, Path) else v for v in several)

@@ -15,6 +15,7 @@ from palpate.attacks._universal import Crowd, Fool, within
 from palpate.attacks.pgd import Pgd
 from palpate.attacks.universal import Universal
 from palpate.contracts.oracles import Linear, constant, row_by_row
+from palpate.datasets.base import Samples
 from palpate.errors import ConfigError, DataError
 from palpate.evaluation import evaluate
 from palpate.outcome import Status, Verdict
@@ -432,26 +433,50 @@ def test_it_may_be_fitted_on_other_data(tmp_path):
     assert (told["fitted_on"], told["held_out"]) == (20, 20)
     one_patient = dataclasses.replace(audited, cases=("p",) * 20)  # nothing to divide
     assert attack.fitted(target, one_patient).changes["all"].shape == (1, 6, 6)
-    with pytest.raises(DataError, match="other images than those that are measured, got 20 of 20"):
+    with pytest.raises(DataError, match="those that are measured, got 20 of these among the 20"):
         attack.fitted(target, of(half[0], data.references[:20]))
     larger = of(torch.full((4, 1, 9, 9), 0.5), data.references[:4])
     with pytest.raises(DataError, match=r"image shape \(1, 9, 9\), got \(1, 6, 6\)"):
         attack.fitted(target, larger)
 
 
+@pytest.mark.parametrize("by", ["universal", "transfer"])
+def test_no_sample_that_it_is_fitted_on_is_measured(tmp_path, by):
+    """Also not one that the search would not look at; the audit stops before it starts."""
+    target, data = one_sided()
+    images = (data.images * 255).round() / 255
+    given = {"name": "universal", "samples": 2, "fit_on": write(tmp_path, images[:2])}
+    own = {k: v for k, v in given.items() if k != "name"}
+    parameters = own if by == "universal" else {"attack": given}
+    asked = registry.create("attacks", by, parameters, base=tmp_path)
+    audited = images[2:].clone()
+    assert 7 not in asked.studied(len(audited))
+
+    def audit(pixels, store):
+        labels = np.ones(len(pixels), dtype=np.int64)
+        samples = Samples.of(pixels.numpy(), labels, task=target.task)
+        return palpate.audit(target, samples, [asked], store=tmp_path / store)
+
+    audit(audited, "apart")
+    audited[7] = images[1]
+    with pytest.raises(DataError, match=r"got 1 of these among the 2 fitted on, first '7'$"):
+        audit(audited, "together")
+    assert not (tmp_path / "together").exists()
+
+
 def test_other_data_count_by_their_content(tmp_path):
-    _, data = one_sided()
+    target, data = one_sided()
     spec = write(tmp_path, data.images)
     attack = registry.create("attacks", "universal", {"fit_on": spec}, base=tmp_path)
-    before = attack.identity
+    before = attack.identity(target, data)
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     write(moved, data.images)
     same = registry.create("attacks", "universal", {"fit_on": spec}, base=moved)
-    assert same.identity == before
+    assert same.identity(target, data) == before
     write(moved, data.images.flip(0))
     other = registry.create("attacks", "universal", {"fit_on": spec}, base=moved)
-    assert other.identity != before
+    assert other.identity(target, data) != before
     with pytest.raises(ConfigError, match="fit_on: expected a dataset with a name, or 'audited'"):
         Universal(fit_on="train")
 

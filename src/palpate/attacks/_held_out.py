@@ -5,7 +5,7 @@ the samples of the other parts. So every sample is measured, with what never saw
 """
 
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, final
@@ -149,13 +149,32 @@ def check_apart(data: Samples, fitted_on: Batch, measured: Batch, target: Target
     ):
         if expected != got:
             raise DataError(f"fit_on: expected the audit's {what} {expected}, got {got}")
-    seen = {image.numpy().tobytes() for image in measured.images.cpu()}
-    both = sum(image.numpy().tobytes() in seen for image in fitted_on.images.cpu())
+    check_unseen(fitted_on, [measured])
+
+
+def check_unseen(fitted_on: Batch, measured: Iterable[Batch]) -> None:
+    """Refuse to measure on images that something was fitted on.
+
+    Raises:
+        DataError: how many of them there are, and the first.
+    """
+    seen = set(_fingerprints(fitted_on))
+    both = [
+        name
+        for batch in measured
+        for name, pixels in zip(batch.samples, _fingerprints(batch), strict=True)
+        if pixels in seen
+    ]
     if both:
         raise DataError(
-            f"fit_on: expected other images than those that are measured, got {both} of"
-            f" {len(fitted_on)} that are among them"
+            f"fit_on: expected other images than those that are measured, got {len(both)} of these"
+            f" among the {len(fitted_on)} fitted on, first {both[0]!r}"
         )
+
+
+def _fingerprints(batch: Batch) -> list[bytes]:
+    """One hash per image, of its pixels."""
+    return [hashlib.sha256(image.numpy().tobytes()).digest() for image in batch.images.cpu()]
 
 
 def _drawn(unit: str) -> bytes:

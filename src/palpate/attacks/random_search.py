@@ -46,7 +46,9 @@ class RandomSearch(NormAttack):
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
-    perturbation: str | dict[str, Any] = "gaussian_noise"
+    perturbation: str | dict[str, Any] = field(
+        default="gaussian_noise", metadata={"family": _FAMILIES}
+    )
     queries: int = 300
     epsilon: Number | None = field(default=None, kw_only=True)
 

@@ -16,9 +16,9 @@ from typing_extensions import override
 from palpate import registry
 from palpate.attacks._gradient import Search
 from palpate.attacks.base import Attack, NormAttack
+from palpate.datasets.base import Samples
 from palpate.errors import CapabilityError, ConfigError
 from palpate.perturbation import Perturbation
-from palpate.targets._checkpoint import contents
 from palpate.targets.base import Target, TargetSource
 from palpate.types import Batch, Images
 
@@ -52,24 +52,33 @@ class Transfer(Attack):
     def passes(self) -> float:
         return self._inner.passes + 2
 
-    @property
     @override
-    def identity(self) -> dict[str, Any]:
-        """The parameters, with files as the hash of their content, and what the attack hangs on.
+    def identity(self, target: Target, batch: Batch) -> dict[str, Any]:
+        """The parameters, with what the attack hangs on, and the surrogate as its digest.
 
         Raises:
-            CheckpointError: no such file.
+            TargetError: a surrogate that cannot be loaded; a CheckpointError for its weights.
             DataError: data that the attack is fitted on, missing or damaged.
+            CapabilityError: a surrogate that reads prompts as the target does not.
         """
         own, inner = registry.describe(self), self._inner
         own["attack"] = {
-            **inner.identity,
+            **inner.identity(target, batch),
             "name": registry.name_of(inner),
             "version": inner.version,
         }
         if self._source is not None:
-            own["surrogate"] = {**own["surrogate"], **contents(self._source)}
+            own["surrogate"] = self._loaded(target, batch.images).digest()
         return own
+
+    @override
+    def check_samples(self, samples: Samples) -> None:
+        """Refuse what the attack refuses.
+
+        Raises:
+            DataError: says which samples, and why.
+        """
+        self._inner.check_samples(samples)
 
     @override
     def check(self, target: Target) -> None:
@@ -125,17 +134,16 @@ class Transfer(Attack):
         return moved
 
     def _loaded(self, target: Target, images: Images) -> Target:
-        """The surrogate for this task, on the target's device; read from its files once."""
+        """The surrogate for this task, on the target's device; made once, and named in the key."""
         if self._source is None:
             return target.bare or target
-        key = repr((target.task, target.bounds, images.shape[1], target.device))
+        key = repr((target.task, target.bounds, images.shape[1]))
         if key not in self._surrogates:
-            made = self._source.load(
+            self._surrogates[key] = self._source.load(
                 task=target.task, channels=images.shape[1], bounds=target.bounds
             )
-            made.module.to(target.device)
-            self._surrogates[key] = made
         surrogate = self._surrogates[key]
+        surrogate.module.to(target.device)
         if repr(surrogate.tokenizer) != repr(target.tokenizer):
             raise CapabilityError(
                 f"transfer: expected a surrogate that reads prompts as {target.name} does, got"

@@ -30,13 +30,14 @@ from palpate.attacks._held_out import (
     FittedChange,
     Parts,
     check_apart,
+    check_unseen,
     in_order,
     rest,
     some_samples,
 )
 from palpate.attacks._projection import size
 from palpate.attacks._universal import Change, Climb, Crowd, Fitted, Fool
-from palpate.datasets.base import Dataset
+from palpate.datasets.base import Dataset, Samples
 from palpate.errors import ConfigError
 from palpate.perturbation import Enter
 from palpate.registry import Number
@@ -45,6 +46,8 @@ from palpate.targets.base import Target
 from palpate.types import Batch, Images
 
 AUDITED: Final = "audited"
+
+_READ: Final = 64  # images in memory at once while they are compared
 
 
 @final
@@ -126,9 +129,8 @@ class Universal(LossAttack):
         each = 4.0 if self.method == "gradient" else 3.0 * self.steps
         return self._rounds * each + 2
 
-    @property
     @override
-    def identity(self) -> dict[str, Any]:
+    def identity(self, target: Target, batch: Batch) -> dict[str, Any]:
         """The parameters, with the data of `fit_on` as the hash of its content.
 
         Raises:
@@ -136,6 +138,17 @@ class Universal(LossAttack):
         """
         own = registry.describe(self)
         return own if self._others is None else {**own, "fit_on": self._others.load().digest()}
+
+    @override
+    def check_samples(self, samples: Samples) -> None:
+        """Refuse samples that `fit_on` would fit the perturbation on.
+
+        Raises:
+            DataError: how many, and the first.
+        """
+        if self._others is not None:
+            data = self._others.load()
+            check_unseen(data.batch(self.studied(len(data))), samples.batches(_READ))
 
     @override
     def studied(self, count: int) -> Sequence[int]:

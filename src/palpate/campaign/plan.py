@@ -1,6 +1,5 @@
 """An audit becomes cells, each named by the hash of all that determines its result."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,15 +7,14 @@ from typing import Any, Final
 
 from palpate import config as configuration
 from palpate import registry
+from palpate.campaign._keys import CLEAN, Asked, asked_of, cell_key, defence_identity, sha
 from palpate.config import NO_DEFENCE, AuditConfig, Spec
 from palpate.datasets.base import Samples
 from palpate.errors import CapabilityError
 from palpate.filing import check_storage
 from palpate.perturbation import Perturbation
-from palpate.record import SCHEMA_VERSION
 from palpate.saliency import check_saliency
 from palpate.storage import Storage
-from palpate.targets._checkpoint import contents
 from palpate.targets.base import Target
 
 PROBE_VERSION: Final = 1  # raised when a probe would give other numbers
@@ -166,24 +164,24 @@ def make_plan(audit: Audit) -> Plan:
     refused: list[dict[str, Any]] = []
     digests: list[str] = []
     check_storage(Storage.parse(audit.config.storage), first.images)
+    for _, component in audit.perturbations:
+        component.check_samples(audit.samples)
     for index, target in enumerate(audit.targets):
         target.preflight(first)
-        digest = target.digest()
-        digests.append(digest)
+        digests.append(target.digest())
+        asked = [asked_of(*placed, target, first) for placed in audit.perturbations]
         for defence in audit.config.defences:
-            clean = _cell(audit, index, defence, None, [digest, data_digest])
-            cells.append(clean)
-            for placed in audit.perturbations:
-                cell = _cell(audit, index, defence, placed, [digest, data_digest])
-                try:
-                    placed[1].check(target)
-                except CapabilityError as error:
-                    refused.append({**cell.entry, "reason": str(error)})
+            protected = defence_identity(defence, audit.base)
+            for one in (CLEAN, *asked):
+                entry = _entry(audit, index, defence, one)
+                if one.reason:
+                    refused.append({**entry, "reason": one.reason})
                 else:
-                    cells.append(cell)
+                    key = cell_key(audit.config, [digests[-1], data_digest], protected, one)
+                    cells.append(Cell(key, index, defence, one.component, entry))
     _check_some(cells, refused)
     shown = audit.config.model_dump(include={"metrics", "statistics", "memory_errors"}, mode="json")
-    identity = _sha([*([c.key, c.entry["target"], c.entry["defence"]] for c in cells), shown])
+    identity = sha([*([c.key, c.entry["target"], c.entry["defence"]] for c in cells), shown])
     probes = _probes(audit, [c for c in cells if c.perturbation is None])
     return Plan(tuple(cells), probes, tuple(refused), identity, data_digest, tuple(digests))
 
@@ -203,7 +201,7 @@ def _probes(audit: Audit, clean: Sequence[Cell]) -> tuple[Probe, ...]:
     shared = [PROBE_VERSION, [c.key for c in clean], attacks]
     words = ("target", "defence", "dataset")
     return tuple(
-        Probe(_sha([c.key, shared]), c.target, c.defence, {w: c.entry[w] for w in words})
+        Probe(sha([c.key, shared]), c.target, c.defence, {w: c.entry[w] for w in words})
         for c in clean
     )
 
@@ -216,42 +214,15 @@ def protect(audit: Audit, target: Target, defence: Spec) -> Target:
     return replace(defended, bare=target)
 
 
-def _cell(
-    audit: Audit, index: int, defence: Spec, placed: Placed | None, digests: list[str]
-) -> Cell:
-    family, component = placed if placed is not None else ("none", None)
-    name = "none" if component is None else registry.name_of(component)
-    setting = {} if component is None else registry.describe(component)
-    determines = {
-        "schema": SCHEMA_VERSION,
-        "digests": digests,
-        "defence": _identity(audit, defence),
-        "perturbation": name,
-        "version": 0 if component is None else component.version,
-        "setting": setting if component is None else component.identity,
-        "seed": audit.config.seed,
-        "storage": audit.config.storage,
-        "gallery": audit.config.gallery,
-        "shard": [0, 1],
-    }
-    if audit.config.saliency is not None:
-        determines["saliency"] = audit.config.saliency.model_dump()
-    entry = {
+def _entry(audit: Audit, index: int, defence: Spec, asked: Asked) -> dict[str, Any]:
+    return {
         "target": audit.targets[index].name,
         "defence": _defence_label(defence, audit.config.defences),
         "dataset": audit.samples.label,
-        "family": family,
-        "perturbation": name,
-        "setting": setting,
+        "family": asked.family,
+        "perturbation": asked.name,
+        "setting": {} if asked.component is None else registry.describe(asked.component),
     }
-    return Cell(_sha(determines), index, defence, component, entry)
-
-
-def _identity(audit: Audit, defence: Spec) -> Spec:
-    """The spec, with files (members of an ensemble) as the hash of their content."""
-    if defence == NO_DEFENCE:
-        return defence
-    return {**defence, **contents(configuration.build("defences", defence, audit.base))}
 
 
 def _labelled(specs: Sequence[Spec]) -> list[Spec]:
@@ -285,7 +256,3 @@ def _card(weights: Path | None) -> dict[str, Any] | None:
     from palpate.record import read_json
 
     return read_json(card)
-
-
-def _sha(data: Any) -> str:
-    return hashlib.sha256(registry.canonical(data).encode()).hexdigest()

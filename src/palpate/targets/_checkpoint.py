@@ -89,12 +89,20 @@ def _one_line(error: Exception) -> str:
 
 
 def contents(component: Any) -> dict[str, Any]:
-    """SHA-256 of what the files hold that a component names, by parameter; nothing else.
+    """What a component's parameters do not say but stand for, by parameter; nothing else.
+
+    Files count as the SHA-256 of what they hold; another component as its name, its version, all
+    its parameters and what these stand for.
 
     Raises:
         CheckpointError: no such file.
     """
     found: dict[str, Any] = {}
+    for name, (family, spec) in registry.nested(component).items():
+        given = {k: v for k, v in spec.items() if k != "name"}
+        part = registry.create(family, spec["name"], given)
+        own = {"name": spec["name"], "version": part.version}
+        found[name] = {**registry.describe(part), **contents(part), **own}
     for f in dataclasses.fields(component):
         value = getattr(component, f.name)
         several: Any = value if isinstance(value, tuple) else (value,)

@@ -49,6 +49,7 @@ class Target:
         tokenizer: prompts -> token ids (prompt, token), for a module that takes them as its second
             argument; None where the task has no prompts.
         bare: the same target without its defence; None where it has none.
+        version: of the source that loaded it.
         memo: what it has said of undisturbed batches, within one audit; None outside.
     """
 
@@ -60,6 +61,7 @@ class Target:
     name: str = "model"
     tokenizer: Tokenizer | None = None
     bare: "Target | None" = None
+    version: int = field(default=1, kw_only=True)
     memo: Memo | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -169,6 +171,8 @@ class Target:
         contract = [repr(self.task), list(self.bounds), self.mean, self.std, repr(self.module)]
         if self.tokenizer is not None:
             contract.append(repr(self.tokenizer))
+        if self.version > 1:  # the first goes without saying, as it did in older records
+            contract.append(f"version {self.version}")
         sha.update(registry.canonical(contract).encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             raw = tensor.detach().cpu().contiguous()
@@ -214,7 +218,8 @@ class TargetSource(ABC):
     """Base of the components that load a target.
 
     A component builds the bare network; the final `load` fits the weights, puts the network into
-    evaluation mode and wraps it. `serves` says for which tasks it can build one.
+    evaluation mode and wraps it. `serves` says for which tasks it can build one; `version` is
+    raised when the same weights would give other answers.
 
     Attributes:
         weights: .safetensors, or a state dict that loads with weights_only; None for fresh ones.
@@ -291,10 +296,5 @@ class TargetSource(ABC):
             std=self.std,
             name=self.label or self.default_label(),
             tokenizer=self.tokenizer(),
+            version=self.version,
         )
-
-
-def mask_planes(task: Task, *, two_planes: bool) -> int:
-    """Planes of a segmentation head: one for background against one class, else one per class."""
-    exclusive = isinstance(task, Segmentation) and task.exclusive
-    return 1 if exclusive and len(task.classes) == 2 and not two_planes else len(task.classes)

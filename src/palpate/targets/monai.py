@@ -8,7 +8,8 @@ from torch import nn
 from typing_extensions import override
 
 from palpate.errors import TargetError, UnknownComponent, nearest
-from palpate.targets.base import TargetSource, mask_planes
+from palpate.targets._head import mask_planes
+from palpate.targets.base import TargetSource
 from palpate.types import Segmentation, Task
 
 # what these two leave to the caller
