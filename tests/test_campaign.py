@@ -19,8 +19,11 @@ from palpate.errors import CheckpointError, ConfigError, StoreError, TargetError
 from palpate.record import Record
 
 
+QUICK = "probes=false"  # they are looked at in test_probe.py
+
+
 def resolved(path, *overrides, limit=12):
-    return resolve(config.load(path, overrides), path.parent, limit)
+    return resolve(config.load(path, (QUICK, *overrides)), path.parent, limit)
 
 
 def contents(folder):
@@ -175,6 +178,8 @@ def start(audit_file, store):
         str(store),
         "--set",
         "perturbations.3.trials=400",
+        "--set",
+        QUICK,
     ]
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -193,7 +198,7 @@ def wait_for_cells(process, store: Path, count: int):
 
 
 def test_killed_at_any_moment_and_run_again_equals_uninterrupted(audit_file, tmp_path):
-    override = "perturbations.3.trials=400"
+    override = (QUICK, "perturbations.3.trials=400")
     store = tmp_path / "killed"
     for count in (1, 3, 6):
         process = start(audit_file, store)
@@ -201,8 +206,8 @@ def test_killed_at_any_moment_and_run_again_equals_uninterrupted(audit_file, tmp
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    drive(resolve(config.load(audit_file, (override,)), tmp_path), store)
-    drive(resolve(config.load(audit_file, (override,)), tmp_path), tmp_path / "whole")
+    drive(resolve(config.load(audit_file, override), tmp_path), store)
+    drive(resolve(config.load(audit_file, override), tmp_path), tmp_path / "whole")
 
     left_over = {n for n in contents(store) if n.rpartition("/")[2].startswith(".")}
     assert {n: c for n, c in contents(store).items() if n not in left_over} == contents(
@@ -224,7 +229,7 @@ def test_interrupt_is_exit_130_and_resumable(audit_file, tmp_path):
 
 def test_two_workers_give_the_record_of_one(audit_file, tmp_path):
     store = tmp_path / "two"
-    override = ("perturbations.3.trials=40",)
+    override = (QUICK, "perturbations.3.trials=40")
     seen = []
     audit = resolve(config.load(audit_file, override), tmp_path, 12)
     drive(audit, store, crew=Crew(workers=2), watch=seen.append)
