@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# a process takes about 1.5 GB
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() or 1))')
 
 .PHONY: demo test check docs fix bench clean
 
@@ -9,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/palpate demo
 
 test: $(VENV)/.installed-dev
-	PALPATE_NO_PLUGINS=1 $(BIN)/python -m pytest
+	PALPATE_NO_PLUGINS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
