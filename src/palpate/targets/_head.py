@@ -1,11 +1,10 @@
-"""What a head gives: how many planes, and where the logits are in what a model returned."""
+"""Find the logits in what a model returned."""
 
 from typing import Any
 
 from torch import Tensor
 
 from palpate.errors import TargetError
-from palpate.types import Segmentation, Task
 
 
 def unwrap(output: Any, name: str) -> Tensor:
@@ -26,9 +25,3 @@ def unwrap(output: Any, name: str) -> Tensor:
         f"{name}: expected a tensor, an object with .logits, or a dict with 'logits' or 'out',"
         f" got {type(output).__name__}"
     )
-
-
-def mask_planes(task: Task, *, two_planes: bool) -> int:
-    """Planes of a segmentation head: one for background against one class, else one per class."""
-    exclusive = isinstance(task, Segmentation) and task.exclusive
-    return 1 if exclusive and len(task.classes) == 2 and not two_planes else len(task.classes)

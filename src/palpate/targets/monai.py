@@ -2,15 +2,13 @@
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, final
+from typing import Any, Final, final
 
 from torch import nn
 from typing_extensions import override
 
 from palpate.errors import TargetError, UnknownComponent, nearest
-from palpate.targets._head import mask_planes
-from palpate.targets.base import TargetSource
-from palpate.types import Segmentation, Task
+from palpate.targets._masks import MaskSource
 
 # what these two leave to the caller
 _DEFAULTS: Final = {
@@ -22,25 +20,17 @@ _CONTRACT: Final = {"spatial_dims", "in_channels", "out_channels"}
 
 @final
 @dataclass(frozen=True)
-class Monai(TargetSource):
+class Monai(MaskSource):
     """A 2-D network of monai.networks.nets with fresh weights or those of `weights`.
 
     Attributes:
         network: class name, such as "UNet", "SegResNet", "SwinUNETR".
-        two_planes: two exclusive classes as two softmax planes instead of one of foreground.
         arguments: passed on to the class; UNet and AttentionUnet have four levels of 16 to 128
             channels unless these say otherwise.
     """
 
-    serves: ClassVar = (Segmentation,)
-
     network: str = "UNet"
-    two_planes: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
-
-    @override
-    def outputs(self, task: Task) -> int:
-        return mask_planes(task, two_planes=self.two_planes)
 
     @override
     def build(self, *, classes: int, channels: int) -> nn.Module:

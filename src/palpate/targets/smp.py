@@ -1,20 +1,18 @@
 """Networks of the segmentation-models-pytorch library: any architecture with any encoder."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, final
+from typing import Any, Literal, final
 
 from torch import nn
 from typing_extensions import override
 
 from palpate.errors import TargetError, UnknownComponent, nearest
-from palpate.targets._head import mask_planes
-from palpate.targets.base import TargetSource
-from palpate.types import Segmentation, Task
+from palpate.targets._masks import MaskSource
 
 
 @final
 @dataclass(frozen=True)
-class Smp(TargetSource):
+class Smp(MaskSource):
     """A network of smp with fresh weights or those of `weights`.
 
     Attributes:
@@ -22,21 +20,13 @@ class Smp(TargetSource):
         encoder: smp name, such as "resnet18" or "efficientnet-b7".
         encoder_weights: "imagenet" to start from the encoder that the library downloads, empty for
             a fresh one; not looked at where there are `weights`.
-        two_planes: two exclusive classes as two softmax planes instead of one of foreground.
         arguments: passed on to smp.create_model.
     """
-
-    serves: ClassVar = (Segmentation,)
 
     architecture: str = "unet"
     encoder: str = "resnet18"
     encoder_weights: Literal["", "imagenet"] = ""
-    two_planes: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
-
-    @override
-    def outputs(self, task: Task) -> int:
-        return mask_planes(task, two_planes=self.two_planes)
 
     @override
     def build(self, *, classes: int, channels: int) -> nn.Module:
