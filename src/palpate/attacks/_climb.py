@@ -12,12 +12,12 @@ from palpate.attacks._goal import Goal, aimed_at, check_goal
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import LossName, Objective
 from palpate.attacks._rough import RoughSearch
-from palpate.attacks._wording import check_wording, worded
+from palpate.attacks._wording import check_prompted, check_wording, worded
 from palpate.attacks.base import AnyAttack, Attack
 from palpate.errors import ConfigError
 from palpate.registry import Number
 from palpate.targets.base import Target
-from palpate.types import Batch, Images, Prediction, PromptedSegmentation, References, Tokens
+from palpate.types import Batch, Images, Prediction, References, Tokens
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,7 @@ class ClimbingAttack(AnyAttack):
         super().check(target)
         self.objective.check(target.task)
         check_goal(self.goal, target.task)
-        if self.prompt != "same" and not isinstance(target.task, PromptedSegmentation):
-            raise ConfigError(
-                f"prompt: expected 'same' for a task without prompts, got {self.prompt!r}"
-            )
+        check_prompted(self.prompt, target.task)
 
     @override
     def _prompts(self, batch: Batch, seeds: Sequence[int]) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from palpate.errors import ConfigError
-from palpate.types import Batch
+from palpate.types import Batch, PromptedSegmentation, Task
 
 _FIXED: Final = "fixed:"
 
@@ -18,6 +18,16 @@ def check_wording(which: str) -> None:
     """
     if which not in ("same", "random") and not which.removeprefix(_FIXED) != which:
         raise ConfigError(f"prompt: expected same, random or fixed:<kind>, got {which!r}")
+
+
+def check_prompted(which: str, task: Task) -> None:
+    """Refuse a choice of prompts where there are none.
+
+    Raises:
+        ConfigError: any choice but the usual one.
+    """
+    if which != "same" and not isinstance(task, PromptedSegmentation):
+        raise ConfigError(f"prompt: expected 'same' for a task without prompts, got {which!r}")
 
 
 def worded(batch: Batch, which: str, seeds: Sequence[int]) -> tuple[str, ...] | None:

@@ -38,9 +38,9 @@ from palpate.attacks._climb import check_steps
 from palpate.attacks._dense_loss import plane_loss
 from palpate.attacks._gradient import Search
 from palpate.attacks._projection import finite
-from palpate.attacks._wording import check_wording, worded
+from palpate.attacks._wording import check_prompted, check_wording, worded
 from palpate.attacks.base import AnyAttack, check_epsilon
-from palpate.errors import BudgetError, ConfigError
+from palpate.errors import BudgetError
 from palpate.registry import Number
 from palpate.targets.base import Target
 from palpate.types import (
@@ -49,7 +49,6 @@ from palpate.types import (
     Logits,
     PerSample,
     Prediction,
-    PromptedSegmentation,
     References,
 )
 
@@ -109,10 +108,7 @@ class NormalisedPgd(AnyAttack):
             CapabilityError: a target without gradients.
         """
         super().check(target)
-        if self.prompt != "same" and not isinstance(target.task, PromptedSegmentation):
-            raise ConfigError(
-                f"prompt: expected 'same' for a task without prompts, got {self.prompt!r}"
-            )
+        check_prompted(self.prompt, target.task)
 
     @override
     def _prompts(self, batch: Batch, seeds: Sequence[int]) -> tuple[str, ...] | None:
