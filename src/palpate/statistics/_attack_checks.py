@@ -161,7 +161,6 @@ def _falls_with_epsilon(cells: Cells, attacks: list[CellRecord]) -> Iterator[Che
 
 
 def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
-    name = STEPS
     pairs = [
         (one, many)
         for one in attacks
@@ -170,12 +169,9 @@ def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Ch
         and _steps(one) == 1 < _steps(many)
         and many.perturbation not in GRADIENT_FREE | TRANSFER | ONE_FOR_ALL
     ]
-    found: list[Check] = []
-    for one, many in pairs:
-        finding = _ordered(cells, weak=one, strong=many)
-        if finding is not None:
-            found.append(Check(name, finding[0], named(many), finding[1]))
-    yield from checked(found, name, pairs, "single-step and iterative attack, same budget, paired")
+    yield from _in_order(
+        cells, pairs, STEPS, "single-step and iterative attack, same budget, paired"
+    )
 
 
 def _gradients_beat(
@@ -191,12 +187,19 @@ def _gradients_beat(
         and _same_place(free, white)
         and _steps(white) > 1
     ]
+    yield from _in_order(cells, pairs, name, "same budget, paired")
+
+
+def _in_order(
+    cells: Cells, pairs: list[tuple[CellRecord, CellRecord]], name: str, what: str
+) -> Iterator[Check]:
+    """The first of each pair, the weaker by its making, must not do better than the second."""
     found: list[Check] = []
-    for free, white in pairs:
-        finding = _ordered(cells, weak=free, strong=white)
+    for weak, strong in pairs:
+        finding = _ordered(cells, weak=weak, strong=strong)
         if finding is not None:
-            found.append(Check(name, finding[0], named(white), finding[1]))
-    yield from checked(found, name, pairs, "same budget, paired")
+            found.append(Check(name, finding[0], named(strong), finding[1]))
+    yield from checked(found, name, pairs, what)
 
 
 def _breaks_at_the_largest_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
