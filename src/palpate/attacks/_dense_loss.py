@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from palpate.types import AnyTensor, Logits, PerSample, References
+from palpate.types import AnyTensor, Logits, PerSample, References, winners
 
 _SMOOTH: Final = 1e-5
 _GAMMA: Final = 2.0
@@ -124,7 +124,7 @@ def _margin(flat: Tensor, labels: Tensor) -> Tensor:
 
 
 def _segpgd(flat: Tensor, labels: Tensor, *, weight: float) -> Tensor:
-    right = flat.argmax(dim=1) == labels
+    right = winners(flat) == labels
     cross = functional.cross_entropy(flat, labels, reduction="none")
     return torch.where(right, (1 - weight) * cross, weight * cross)
 
@@ -140,7 +140,7 @@ def _masked_ce(flat: Tensor, labels: Tensor) -> Tensor:
 
 
 def _masked_spherical(flat: Tensor, labels: Tensor) -> Tensor:
-    right = flat.argmax(dim=1) == labels
+    right = winners(flat) == labels
     true = flat.gather(1, labels.unsqueeze(1)).squeeze(1)
     on_sphere = true / flat.norm(dim=1).clamp(min=1e-12)
     return torch.where(right, -on_sphere, torch.zeros_like(true))

@@ -31,7 +31,7 @@ from palpate.outcome import Certificate
 from palpate.registry import Number
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
-from palpate.types import Batch, Logits, Tokens
+from palpate.types import Batch, Logits, Tokens, winners
 
 _EDGE: Final = 1e-4  # lead of the majority's logit where the mean probability disagrees
 _TINY: Final = 1e-12
@@ -129,7 +129,7 @@ class _Smoothed(nn.Module):
 def _votes(logits: Logits, *, exclusive: bool) -> Tensor:
     if not exclusive:
         return (logits > 0).to(logits.dtype)
-    chosen = functional.one_hot(logits.argmax(dim=1), logits.shape[1])
+    chosen = functional.one_hot(winners(logits), logits.shape[1])
     return chosen.movedim(-1, 1).to(logits.dtype)
 
 
