@@ -6,12 +6,15 @@ from torch import Tensor
 from palpate.attacks import _sparse
 from palpate.types import Bounds, Images, PerSample
 
-NORMS = ("linf", "l2", "l1")
-
 
 def size(difference: Images, norm: str) -> PerSample:
-    """Norm of each sample's difference; (batch,), in units of the bounds."""
+    """Norm of each sample's difference; (batch,), in units of the bounds.
+
+    In l0 it is the number of changed values, each channel of a pixel for itself.
+    """
     flat = difference.flatten(1)
+    if norm == "l0":
+        return (flat != 0).sum(dim=1).to(flat.dtype)
     if norm == "l1":
         return flat.abs().sum(dim=1)
     return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
@@ -42,6 +45,9 @@ def project(
     """
     if norm == "l1":
         return _sparse.nearest(images, clean, epsilon=epsilon, bounds=bounds)
+    if norm == "l0":
+        images = images.clamp(bounds.low, bounds.high)
+        return _sparse.largest(images, clean, count=epsilon)
     difference = images - clean
     if norm == "linf":
         difference = difference.clamp_(-epsilon, epsilon)  # pyright: ignore

@@ -1,4 +1,4 @@
-"""The L1 ball cut by the legal range: the nearest point of it, and the steepest way up in it.
+"""The L1 and L0 balls cut by the legal range: their nearest points, and the steepest way in L1.
 
 Croce, Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", arXiv
 2103.01208. Projecting on the ball (Duchi et al., 2008) and clipping afterwards is no projection on
@@ -64,6 +64,20 @@ def _shrink(length: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     found = here - (radius.unsqueeze(1) - above) / rate.clamp(min=1)
     within = torch.minimum(length, room).sum(dim=1, keepdim=True) <= radius.unsqueeze(1)
     return torch.where(within, torch.zeros_like(found), found.clamp(min=0)).squeeze(1)
+
+
+def largest(images: Images, clean: Images, *, count: float | Tensor) -> Images:
+    """Nearest point with at most so many changed values: the largest changes are kept.
+
+    Args:
+        images: (batch, channel, *spatial), within the legal range.
+        clean: where no value is changed.
+        count: one number, or one for each sample, (batch, 1, ...).
+    """
+    change = (images - clean).abs().flatten(1)
+    rank = change.argsort(dim=1, descending=True, stable=True).argsort(dim=1) + 1
+    kept = rank <= torch.as_tensor(count).to(change).reshape(-1, 1)
+    return torch.where(kept.reshape(images.shape), images, clean)
 
 
 def entries(size: int, *, share: float, epsilon: float, bounds: Bounds) -> int:

@@ -98,6 +98,22 @@ def linear() -> Target:
     )
 
 
+def fewest(images: Tensor, weight: Tensor, gap: Tensor) -> Tensor:
+    """How many values of images in [0, 1] must change for w · x to fall by more than the gap.
+
+    Those that can do most are changed first, each as far as the range allows.
+
+    Args:
+        images: (batch, channel, height, width).
+        weight: of one image's shape.
+        gap: (batch,), above 0 where the sum is to fall, below where it is to rise.
+    """
+    way = -gap.sign().reshape(-1, 1, 1, 1) * weight
+    room = torch.where(way > 0, 1 - images, images)
+    most = (way.abs() * room).flatten(1).sort(dim=1, descending=True).values
+    return (most.cumsum(dim=1) <= gap.abs().unsqueeze(1)).sum(dim=1) + 1
+
+
 def constant() -> Target:
     """A target that no attack can move."""
     return Target(Constant().eval(), Classification(CLASSES), name="constant")
