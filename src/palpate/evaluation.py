@@ -6,6 +6,7 @@ for every trial enter its disturbed world, ask again, and turn the two answers i
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Evaluation:
     Attributes:
         outcomes: sorted by trial, then in the order of the dataset.
         notes: per trial, what the perturbation said of it.
-        images: worst cases for the report (`sample`, `trial`, `clean`, `perturbed`), or empty.
+        images: for the report, as `WorstCases.arrays` has them, or empty.
     """
 
     outcomes: list[Outcome]
@@ -69,6 +70,7 @@ def evaluate(
     Raises:
         ContractError: the perturbation broke a guarantee of its family.
         CapabilityError: images that such a file cannot hold.
+        MemoryError, torch.OutOfMemoryError: a batch does not fit; an audit then halves it.
     """
     storage = Storage.parse(storage)
     kept = WorstCases(gallery)
@@ -287,7 +289,11 @@ def _offer(
     dense = golden.logits.ndim > 2
     # once for the batch: each look at `decisions` is an argmax over all of it
     masks = (references, golden.decisions, now.decisions, moved) if dense else ()
-    for i in (i for i, outcome in enumerate(found) if outcome.score < before[i]):
+
+    def pictures(i: int) -> Pictures:
         shown = [clean.images[i], world.batch.images[i], *(mask[i] for mask in masks)]
         first, second, *rest = (tensor.cpu() for tensor in shown)
-        kept.offer(found[i], Pictures(first, second, tuple(rest)))
+        return Pictures(first, second, tuple(rest))
+
+    for i, outcome in enumerate(found):
+        kept.offer(outcome, before[i], partial(pictures, i))

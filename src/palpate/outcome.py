@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from palpate.regions import Region
+
+FOLLOWED: Final = "followed_"
+"""Begins the names of a cell's arrays of the one sample that every cell of a model shows."""
 
 
 class Verdict(StrEnum):

@@ -61,7 +61,10 @@ def grad_cam(target: Target, images: Mapping[str, NDArray[Any]], *, layer: str =
     Returns:
         `clean_saliency`, `perturbed_saliency` (cases, height, width), 0 or more on one scale, NaN
         where there is none; `saliency_note` (cases,), the layer and class, or why there is none.
+        Empty without a worst case.
     """
+    if "sample" not in images:
+        return {}
     count = len(images["sample"])
     shape = images["clean"].shape
     maps = np.full((2, count, *shape[2:]), np.nan, dtype=np.float32)

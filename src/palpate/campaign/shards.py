@@ -23,10 +23,11 @@ from palpate.campaign.plan import Cell
 from palpate.campaign.unit import Unit
 from palpate.datasets.base import Samples
 from palpate.errors import ContractError
+from palpate.outcome import FOLLOWED
 from palpate.perturbation import Perturbation
 from palpate.record import CellRecord, read_cell, write_atomic, write_json
 from palpate.types import Batch
-from palpate.worst_cases import badness
+from palpate.worst_cases import Rank, badness, rank_of
 
 Shard = tuple[int, int]
 
@@ -158,22 +159,35 @@ def _write(folder: Path, name: str, table: Any) -> None:
 
 
 def _write_images(folder: Path, units: Sequence[Unit], table: Any, *, gallery: int) -> None:
-    """The worst of the parts' worst cases."""
+    """The worst of the parts' worst cases, and the first of the samples that they follow."""
     key = units[0].key
     paths = [unit.home(folder) / "images" / f"{key}.npz" for unit in units]
     galleries = [_arrays(path) for path in paths if path.exists()]
     if not galleries:
         return
-    joined = {name: np.concatenate([g[name] for g in galleries]) for name in galleries[0]}
-    kept = _worst(joined, table)[:gallery]
+    cases = [g for g in galleries if "sample" in g]
+    followed = min(galleries, key=_rank)
+    names = list((cases or galleries)[0])  # in the order in which the whole cell has them
+    joined = {
+        name: np.concatenate([g[name] for g in cases])
+        for name in names
+        if not name.startswith(FOLLOWED)
+    }
+    kept = _worst(joined, table)[:gallery] if cases else []
+    whole = {name: joined[name][kept] if name in joined else followed[name] for name in names}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{n: a[kept] for n, a in joined.items()})
+    np.savez_compressed(buffer, allow_pickle=False, **whole)
     write_atomic(folder / "images" / f"{key}.npz", buffer.getvalue())
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path, allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
+
+
+def _rank(found: dict[str, NDArray[Any]]) -> Rank:
+    sample, trial, right = (found[FOLLOWED + name][0] for name in ("sample", "trial", "right"))
+    return rank_of(str(sample), int(trial), right=bool(right))
 
 
 def _worst(joined: dict[str, NDArray[Any]], table: Any) -> list[int]:

@@ -54,7 +54,7 @@ def gallery(record: Record, *, limit: int = _LIMIT) -> list[Card]:
     for cell in cells.finished("attacks", "corruptions", "occlusions"):
         key = (label(cell), cell.perturbation, str(cell.setting.get("norm", "")))
         best = chosen.get(key)
-        if record.images(cell) and (best is None or _dose(cell) < _dose(best)):
+        if "sample" in record.images(cell) and (best is None or _dose(cell) < _dose(best)):
             chosen[key] = cell
     return [_card(cells, cell) for cell in list(chosen.values())[:limit]]
 

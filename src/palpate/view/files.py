@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from palpate.errors import StoreError
 from palpate.metrics.base import Rows, TaskInfo
+from palpate.outcome import FOLLOWED
 from palpate.record import READABLE, CellRecord, Columns, Record, read_cell, read_json, read_samples
 from palpate.statistics.cells import Cells, joined
 
@@ -182,11 +183,12 @@ class RunFiles:
         try:
             # numpy leaves a file open that it cannot read
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                found = {name: content[name] for name in names or content.files}
+                own = [name for name in content.files if not name.startswith(FOLLOWED)]
+                found = {name: content[name] for name in own if not names or name in names}
             lengths = {len(array) for array in found.values()}
         except _UNREADABLE as error:
             raise StoreError(f"{path}: cannot be read: {error}") from None
-        if len(lengths) != 1:
+        if len(lengths) > 1:
             raise StoreError(f"{path}: expected as many pictures as samples, got others")
         return found
 
