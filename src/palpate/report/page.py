@@ -10,6 +10,7 @@ from palpate.record import Record
 from palpate.report import figures, tables, words
 from palpate.report._template import write_page
 from palpate.report.appendix import glossary, not_tested, provenance
+from palpate.report.dose_rows import dose_rows
 from palpate.report.evidence import evidence
 from palpate.report.fault_view import fault_views
 from palpate.report.gallery import gallery
@@ -86,6 +87,7 @@ def _content(record: Record) -> dict[str, Any]:
         "sections": _sections(found, models_of(summary), chance=chance),
         "differences": differences.find(kind="disturbance"),
         "duels": _duels(differences),
+        "doses": dose_rows(record),
         "cards": gallery(record),
         "faults": views,
         "flip_curves": _flip_curves(found, chance=chance),
