@@ -229,3 +229,19 @@ def test_a_folder_without_its_files_names_what_it_lacks(tmp_path):
         load(tmp_path)
     with pytest.raises(TargetError, match=r"path: a folder with config.json, model.safetensors"):
         load(tmp_path / "nowhere")
+
+
+def test_fresh_layers_of_a_deviation_of_one_drown_the_question():
+    batch = asked("polyp", "skin lesion", side=96)
+    same = batch.with_images(batch.images[:1].expand(2, -1, -1, -1))
+
+    def share(deviation):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            target = load(NETWORK, initializer_range=deviation)
+        made = target.module.net.decoder.film_mul.weight.std().item()
+        assert made == pytest.approx(deviation or 1.0, rel=0.05)
+        logits = target.predict(same).logits
+        return ((logits[0] - logits[1]).std() / logits.std()).item()
+
+    assert share(None) < 0.01 < 0.05 < share(0.08)

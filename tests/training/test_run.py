@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from palpate import cli
-from palpate.errors import ConfigError
+from palpate.errors import CheckpointError, ConfigError
+from palpate.training.card import tensors_digest
 from palpate.training.run import train_recipe
 
 RECIPE = """
@@ -54,6 +57,36 @@ def test_settings_reach_the_recipe_and_an_unnamed_output_is_named_after_them(tmp
     card = json.loads(checkpoint.with_suffix(".json").read_text())
     assert card["seed"] == 3
     assert card["name"] == card["recipe"]["output"] == "slim_2_breastmnist_28"
+
+
+def start_from(folder, **start):
+    """A second recipe that begins with what the first one made, at a rate of next to nothing."""
+    given = json.dumps({"weights": "out/tiny.safetensors", **start})
+    (folder / "second.yaml").write_text(
+        RECIPE.replace("tiny", "second") + f"start: {given}\nlearning_rate: 1.0e-12\n"
+    )
+    return train_recipe(folder / "second.yaml", say=print)
+
+
+def test_a_recipe_may_begin_with_part_of_the_weights_of_another(tmp_path):
+    (tmp_path / "first.yaml").write_text(RECIPE)
+    first = load_file(train_recipe(tmp_path / "first.yaml", folder=tmp_path / "out", say=print))
+
+    made = start_from(tmp_path, part="layer1.")
+    second, card = load_file(made), json.loads(made.with_suffix(".json").read_text())
+    weights = {n for n in first if n.endswith("conv1.weight")}
+    kept = {n for n in weights if torch.allclose(first[n], second[n], atol=1e-6)}
+    assert kept == {n for n in weights if n.startswith("layer1.")} != set()
+    part = {n: t for n, t in first.items() if n.startswith("layer1.")}
+    assert card["start_digest"] == tensors_digest(part)
+
+    with pytest.raises(ConfigError, match="start: expected tensors that begin with 'stage'"):
+        start_from(tmp_path, part="stage")
+    with pytest.raises(CheckpointError, match="expected weights at .*nothing.safetensors"):
+        start_from(tmp_path, weights="nothing.safetensors")
+    torch.save({"layer1.unknown": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="start does not fit the model: 1 unknown"):
+        start_from(tmp_path, weights="other.pt")
 
 
 def test_the_command_line_passes_settings_on(tmp_path, monkeypatch, capsys):

@@ -87,7 +87,7 @@ def test_scores_are_those_of_its_card(path):
     model = network(recipe, card)
     model.load_state_dict(load_file(path.with_suffix(".safetensors")))
     for name in ("validation", "test"):
-        images, masks, _ = splits[name]
+        images, masks, *_ = splits[name]
         logits = predict(model, images, mean=card["input"]["mean"], std=card["input"]["std"])
         assert mask_scores(logits, masks)["dice"] == pytest.approx(
             card["clean"][name]["dice"], abs=1e-3

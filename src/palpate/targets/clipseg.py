@@ -38,6 +38,8 @@ class Clipseg(TargetSource):
         width: of the adapters' bottleneck, or LoRA's rank; None for the published one.
         second_relu: adapters can only add, as published.
         length: token ids per prompt; None for as many as the text encoder has places.
+        initializer_range: deviation of the decoder's linear layers where weights are fresh; None
+            for that of transformers, 1, which drowns the question in what the image adds.
         too_long: refuse a prompt that has more tokens, or "truncate" it.
     """
 
@@ -50,6 +52,7 @@ class Clipseg(TargetSource):
     width: int | None = None
     second_relu: bool = True
     length: int | None = None
+    initializer_range: float | None = None
     too_long: Literal["refuse", "truncate"] = "refuse"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -63,7 +66,10 @@ class Clipseg(TargetSource):
             )
         net = _transformers().CLIPSegForImageSegmentation
         if self.path is not None and not list(self.path.glob("*.safetensors")):
-            model = PromptedClipSeg(net(self._loaded(_transformers().CLIPSegConfig)))
+            settings = self._loaded(_transformers().CLIPSegConfig)
+            if self.initializer_range is not None:
+                settings.initializer_range = self.initializer_range
+            model = PromptedClipSeg(net(settings))
         else:
             model = PromptedClipSeg(self._loaded(net))
         adapt(

@@ -1,6 +1,7 @@
 """Recipes that make models to audit: `train(load_recipe(path), build, splits=...)`."""
 
-from palpate.training.fit import Examples, fit
+from palpate.training.examples import Examples
+from palpate.training.fit import fit
 from palpate.training.recipe import Recipe, load_recipe
 from palpate.training.train import train
 

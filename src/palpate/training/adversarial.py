@@ -76,7 +76,7 @@ def harden(
         CapabilityError: the attack does not fit the task.
         ConfigError: its loss or its epsilon does not.
     """
-    images, labels, tokens = examples
+    images, labels, tokens, *_ = examples
     assert images is not None
     assert labels is not None
     count = max(1, round(how.share * len(images)))
@@ -99,7 +99,7 @@ def robust_score(
 
     Arguments as in `harden`; images are uint8 here, and of several wordings the first is asked.
     """
-    images, labels, tokens = examples
+    images, labels, tokens, *_ = examples
     assert images is not None
     assert labels is not None
     found: list[Tensor] = []
@@ -124,7 +124,7 @@ def _attacked(
     std: tuple[float, ...],
     seeds: Seeds,
 ) -> tuple[Tensor, Target, list[str] | None]:
-    images, labels, tokens = examples
+    images, labels, tokens, *_ = examples
     assert images is not None
     assert labels is not None
     attack: AnyAttack = config.build("attacks", how.attack)

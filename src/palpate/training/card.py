@@ -11,7 +11,8 @@ import orjson
 import torch
 from torch import Tensor
 
-from palpate.training.fit import Examples, Fitted
+from palpate.training.examples import Examples
+from palpate.training.fit import Fitted
 from palpate.training.intervals import CONFIDENCE
 from palpate.training.masks import are_masks
 from palpate.training.recipe import Recipe
@@ -56,6 +57,7 @@ def card(
     recipe: Recipe,
     fitted: Fitted,
     *,
+    start: Mapping[str, Tensor] | None = None,
     parameters: int,
     splits: Mapping[str, Examples],
     clean: Mapping[str, Mapping[str, float]],
@@ -69,6 +71,7 @@ def card(
     Args:
         recipe: How it was made.
         fitted: What came out.
+        start: Tensors that it began with, for their digest; None where all were fresh.
         parameters: Number of trainable parameters.
         splits: The data, for its digest and counts.
         clean: Scores per split, such as `{"validation": {"accuracy": ...}, "test": ...}`.
@@ -93,6 +96,7 @@ def card(
         "confidence": CONFIDENCE,
         "intervals": {split: dict(ends) for split, ends in intervals.items()},
         "parameters": parameters,
+        "start_digest": None if start is None else tensors_digest(start),
         "state_digest": tensors_digest(fitted.state),
         "data": {
             "digest": data_digest(splits),

@@ -7,41 +7,27 @@ can only use torch's global one, which is therefore seeded inside a fork and lef
 
 import copy
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from palpate.errors import ConfigError, DataError
+from palpate.errors import ConfigError
 from palpate.seeds import Seeds
 from palpate.training.adversarial import harden, robust_score
-from palpate.training.augment import augmented
 from palpate.training.descent import make_optimiser, rate_at
+from palpate.training.examples import Examples, batches, check_examples
+from palpate.training.foreign import mismatching
 from palpate.training.masks import MaskLoss, are_masks, mask_scores
 from palpate.training.recipe import Recipe
 from palpate.training.scores import normalise, predict, scores
 
 State = dict[str, Tensor]
 Epoch = dict[str, float]
-
-
-class Examples(NamedTuple):
-    """What is learned from.
-
-    Attributes:
-        images: (n, channel, height, width), uint8.
-        labels: classes (n,), int64, or masks, uint8.
-        tokens: (n, wordings, token) for networks that are asked a question; one wording is drawn
-            per image and epoch, and the first is the one that is scored.
-    """
-
-    images: Tensor
-    labels: Tensor
-    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +96,7 @@ def fit(
         ConfigError: if `state_file` is of another recipe.
     """
     for name, examples in (("train", train), ("validation", validation)):
-        _check(examples, name=name)
+        check_examples(examples, name=name)
     optimiser = make_optimiser(model, recipe)
     average = copy.deepcopy(model) if recipe.ema else model
     kept = _Progress({}, {}, {}, {}, 0, [])
@@ -121,7 +107,7 @@ def fit(
         optimiser.load_state_dict(kept.optimiser)
     for epoch in range(len(kept.curve) + 1, recipe.epochs + 1):
         row = _train_epoch(model, average, optimiser, recipe, epoch, train, mean, std)
-        row |= _validate(average, validation, mean, std)
+        row |= _validate(average, validation, mean, std, mismatched=recipe.mismatched)
         if recipe.adversarial is not None:
             row["validation_robust"] = robust_score(
                 average,
@@ -141,43 +127,6 @@ def fit(
         if progress is not None:
             progress(epoch, row)
     return Fitted(kept.best, kept.best_epoch, kept.curve)
-
-
-def _check(examples: Examples, *, name: str) -> None:
-    images, labels, _ = examples
-    masks = are_masks(labels) and labels.shape[-2:] == images.shape[-2:]
-    kind = torch.uint8 if masks else torch.int64
-    fits = images.ndim == 4 and len(images) == len(labels) > 0 and (masks or labels.ndim == 1)
-    if not fits or images.dtype != torch.uint8 or labels.dtype != kind:
-        raise DataError(
-            f"{name}: expected uint8 images (n, channel, height, width) and int64 labels (n,) or"
-            f" uint8 masks (n, [classes,] height, width);"
-            f" got {images.dtype} {tuple(images.shape)} and {labels.dtype} {tuple(labels.shape)}"
-        )
-
-
-def _batches(recipe: Recipe, train: Examples, seed: int) -> Iterator[Examples]:
-    """Augmented float images in [0, 1] and labels, in random order."""
-    generator = torch.Generator().manual_seed(seed)
-    count = len(train.labels)
-    order = torch.randperm(count, generator=generator)
-    for chosen in order.tensor_split(math.ceil(count / recipe.batch_size)):
-        images, labels = train.images[chosen] / 255, train.labels[chosen]
-        if are_masks(labels):
-            changed = augmented(images, labels, recipe.augmentation, generator)
-            yield Examples(*changed, _asked(train.tokens, chosen, generator))
-            continue
-        for augmentation in recipe.augmentation:
-            images = augmentation(images, generator)
-        yield Examples(images, labels)
-
-
-def _asked(tokens: Tensor | None, chosen: Tensor, generator: torch.Generator) -> Tensor | None:
-    """One wording for each of some images."""
-    if tokens is None:
-        return None
-    wording = torch.randint(tokens.shape[1], (len(chosen),), generator=generator)
-    return tokens[chosen, wording]
 
 
 def _criterion(recipe: Recipe, labels: Tensor, device: torch.device) -> nn.Module | MaskLoss:
@@ -208,8 +157,8 @@ def _train_epoch(
     total, rate = 0.0, 0.0
     model.train()
     with seeded(recipe, "epoch", trial=epoch) as seed:
-        for index, examples in enumerate(_batches(recipe, train, seed)):
-            images, (_, labels, tokens) = examples.images, examples
+        for index, examples in enumerate(batches(recipe, train, seed)):
+            images, labels, tokens, _ = examples
             step = (epoch - 1) * per_epoch + index + 1
             rate = rate_at(recipe, step / per_epoch)
             for group in optimiser.param_groups:
@@ -251,14 +200,26 @@ def _move_average(average: nn.Module, model: nn.Module, *, decay: float) -> None
 
 
 def _validate(
-    model: nn.Module, validation: Examples, mean: tuple[float, ...], std: tuple[float, ...]
+    model: nn.Module,
+    validation: Examples,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    mismatched: float,
 ) -> Epoch:
     logits = predict(model, validation.images, mean=mean, std=std, tokens=validation.tokens)
     if are_masks(validation.labels):
         found, shown = mask_scores(logits, validation.labels), ("loss", "dice")
     else:
         found, shown = scores(logits, validation.labels), ("loss", "accuracy", "auc")
-    return {f"validation_{name}": found[name] for name in shown}
+    row = {f"validation_{name}": found[name] for name in shown}
+    if mismatched:
+        unfit = mismatching(validation)
+        logits = predict(model, unfit.images, mean=mean, std=std, tokens=unfit.tokens)
+        right, wrong = row["validation_dice"], mask_scores(logits, unfit.labels)["dice"]
+        row["validation_mismatched"] = wrong
+        row["validation_asked"] = (1 - mismatched) * right + mismatched * wrong
+    return row
 
 
 def _is_best(kept: _Progress, select_by: str) -> bool:

@@ -94,7 +94,7 @@ def mask_estimates(
     """Value, low and high end of each mask metric, as an audit's clean cell has them.
 
     `dice_where_any` is the Dice over the images whose reference is not empty, which is what most
-    papers report.
+    papers report; `foreground` is the share of an image's pixels that is drawn as any class.
 
     Args:
         logits: (n, planes, *spatial).
@@ -125,6 +125,7 @@ def mask_estimates(
     every = {name: registry.create("metrics", name).measure(rows, task) for name in METRICS}
     drawn = np.where((rows["region_expected"] > 0).any(axis=1), rows["score"], np.nan)
     every["dice_where_any"] = Ratio(drawn, np.ones(n))
+    every["foreground"] = Ratio(decided.any(axis=1).reshape(n, -1).mean(axis=1), np.ones(n))
     found: dict[str, list[float | None]] = {}
     for name, measured in every.items():
         seed = name.removesuffix("_where_any")  # the same draws

@@ -11,6 +11,20 @@ from palpate.training.adversarial import Adversarial
 from palpate.training.augment import Augmentation
 
 
+class Start(BaseModel):
+    """Weights of an earlier recipe to begin with.
+
+    Attributes:
+        weights: checkpoint, from the folder of the recipe.
+        part: take the tensors whose names begin so, and leave the others fresh; empty for all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: str
+    part: str = ""
+
+
 class Recipe(BaseModel):
     """How one checkpoint is made.
 
@@ -18,6 +32,7 @@ class Recipe(BaseModel):
         schema_version: version of this format.
         dataset: `{name: ..., parameters}`; its own split parameter is not given.
         target: `{name: ..., constructor parameters}` without weights.
+        start: what to begin with instead of fresh weights, or None.
         output: name of the checkpoint, without suffix; the caller chooses the folder. Empty to name
             it after target and dataset.
         epochs: passes over the training images.
@@ -34,10 +49,13 @@ class Recipe(BaseModel):
         gradient_clip: largest gradient norm, or None.
         augmentation: changes of the training images, applied in this order.
         adversarial: attack in the loop, or None; see `training.adversarial`.
+        mismatched: share of the images of an epoch that meet a question of another site, to which
+            the right answer is an empty mask; see `training.foreign`.
         ema: decay per step of the averaged weights, which are then what is validated and kept; or
             None for the weights as trained.
         select_by: validation score whose best epoch is kept, ties by loss; `robust` is the score
-            under the attack of `adversarial`; `last` keeps the last.
+            under the attack of `adversarial`; `asked` is the Dice over questions that fit and those
+            that do not, in the shares of the training; `last` keeps the last.
         storage: type of the checkpoint's numbers; the card speaks of the model as stored.
         seed: root of initial weights, order, augmentation and dropout.
         threads: torch threads; sums are cut differently for other numbers, so it decides bits.
@@ -49,6 +67,7 @@ class Recipe(BaseModel):
     schema_version: Literal[1] = 1
     dataset: Spec
     target: Spec
+    start: Start | None = None
     output: str = ""
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=64, ge=2)
@@ -63,8 +82,9 @@ class Recipe(BaseModel):
     gradient_clip: float | None = Field(default=None, gt=0.0)
     augmentation: tuple[Augmentation, ...] = ()
     adversarial: Adversarial | None = None
+    mismatched: float = Field(default=0.0, ge=0.0, lt=1.0)
     ema: float | None = Field(default=None, gt=0.0, lt=1.0)
-    select_by: Literal["accuracy", "auc", "dice", "loss", "robust", "last"] = "loss"
+    select_by: Literal["accuracy", "auc", "dice", "loss", "robust", "asked", "last"] = "loss"
     storage: Literal["float32", "float16"] = "float32"
     seed: int = 0
     threads: int = Field(default=1, ge=1)

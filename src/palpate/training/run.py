@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from palpate import config
 from palpate.datasets.base import Samples
 from palpate.errors import ConfigError
+from palpate.targets._checkpoint import load_state
 from palpate.targets.base import TargetSource, Tokenizer
-from palpate.training.fit import Epoch, Examples
+from palpate.training.examples import Examples
+from palpate.training.fit import Epoch, State
+from palpate.training.foreign import foreign_questions
 from palpate.training.recipe import Recipe, load_recipe
 from palpate.training.train import train
 from palpate.types import Classification, PromptedSegmentation, Segmentation
@@ -57,7 +60,10 @@ def train_recipe(
     if not isinstance(task, source.serves):
         raise ConfigError(f"{path.name}: no {recipe.target['name']} target for {task!r}")
     recipe = _named(recipe, source, samples["train"])
-    splits = {name: _examples(part, source.tokenizer(), say) for name, part in samples.items()}
+    words = source.tokenizer()
+    splits = {name: _examples(part, words, say) for name, part in samples.items()}
+    if recipe.mismatched:
+        splits = {name: _with_foreign(splits[name], samples[name], words) for name in splits}
     channels = splits["train"].images.shape[1]
 
     def build() -> nn.Module:
@@ -77,6 +83,7 @@ def train_recipe(
         mean=source.mean,
         std=source.std,
         output=output,
+        start=_start(recipe, base),
         keep=source.kept_state,
         progress=progress,
     )
@@ -94,6 +101,22 @@ def _named(recipe: Recipe, source: TargetSource, samples: Samples) -> Recipe:
     return recipe.model_copy(update={"output": stem})
 
 
+def _start(recipe: Recipe, base: Path) -> State | None:
+    """The tensors that the recipe begins with.
+
+    Raises:
+        ConfigError: the checkpoint has no such part.
+        CheckpointError: no such file, or none that can be read.
+    """
+    if recipe.start is None:
+        return None
+    path, part = base / recipe.start.weights, recipe.start.part
+    found = {name: t for name, t in load_state(path).items() if name.startswith(part)}
+    if not found:
+        raise ConfigError(f"start: expected tensors that begin with {part!r} in {path}, got none")
+    return found
+
+
 def _examples(
     samples: Samples, tokenizer: Tokenizer | None, say: Callable[[str], None]
 ) -> Examples:
@@ -106,6 +129,12 @@ def _examples(
     kind = np.int64 if isinstance(samples.task, Classification) else np.uint8
     labels = torch.from_numpy(references.astype(kind))
     return Examples(torch.from_numpy(images), labels, _tokens(samples, tokenizer))
+
+
+def _with_foreign(split: Examples, samples: Samples, tokenizer: Tokenizer | None) -> Examples:
+    if tokenizer is None:
+        raise ConfigError("mismatched: expected a target that is asked questions, got none")
+    return split._replace(foreign=foreign_questions(samples, tokenizer))
 
 
 def _tokens(samples: Samples, tokenizer: Tokenizer | None) -> Tensor | None:
@@ -121,7 +150,7 @@ def _clean(card: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for split, ends in card["intervals"].items():
         values = card["clean"][split]
-        shown = (f"{k} {values[k]:.3f} ({_ends(pair)})" for k, pair in ends.items())
+        shown = (f"{k} {values[k]:.3f} ({_ends(pair)})" for k, pair in ends.items() if k in values)
         lines.append(f"{split}, n {values['n']}: {', '.join(shown)}")
     return lines
 
