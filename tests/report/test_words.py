@@ -27,7 +27,15 @@ def test_intervals():
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.0449, "+4.5\u00a0pp"), (-0.1, "−10.0\u00a0pp"), (0.0, "0.0\u00a0pp")]
+    ("value", "expected"),
+    [
+        (0.0449, "+4.5\u00a0pp"),
+        (-0.1, "−10.0\u00a0pp"),
+        (0.0, "0.0\u00a0pp"),
+        (-1e-16, "0.0\u00a0pp"),
+        (-0.0004, "−0.04\u00a0pp"),  # its interval may be −0.07 to −0.01
+        (0.9996, "+99.96\u00a0pp"),
+    ],
 )
 def test_differences_are_points(value, expected):
     assert words.points(value) == expected

@@ -17,6 +17,7 @@ FAMILIES: Final[Mapping[str, str]] = {
 PLAIN: Final = frozenset({"auc", "ece", "hd95"})
 """Metrics printed as they are; all others are shares, printed in percent."""
 
+_NOTHING: Final = 1e-9  # what rounding leaves of a difference that is none
 _ONCE: Final = ("trials", "restarts")  # not worth a word where they are 1
 _DRAWN: Final = ("flips", "trials", "scope")
 _OFF: Final = (0, 1, "all", "stored", "flip", "transient")
@@ -74,12 +75,10 @@ def interval(low: float | None, high: float | None, *, metric: str = "") -> str:
 
 
 def points(value: float) -> str:
-    """A difference of two shares, in percentage points."""
-    return (
-        f"{value * 100:+.1f}\u00a0pp".replace("-", "−")
-        .replace("+0.0\u00a0", "0.0\u00a0")
-        .replace("−0.0\u00a0", "0.0\u00a0")
-    )
+    """A difference of two shares, in percentage points; as many digits as its interval has."""
+    if abs(value) < _NOTHING:
+        return "0.0\u00a0pp"
+    return f"{'+' if value > 0 else ''}{_percent(value)}\u00a0pp".replace("-", "−")
 
 
 def listed(names: list[str]) -> str:
