@@ -1,5 +1,6 @@
 """What faults did, in words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -36,14 +37,22 @@ def measured(row: Row | Estimate) -> str:
     return f"{words.number(row.value)} {words.interval(row.low, row.high)}"
 
 
-def worst_fault(model: str, worst: Table[WorstFault]) -> str:
-    """What the worst single fault of the run did."""
-    own = [w for w in worst.find(target=model) if w.flips == 1]
-    if not own:
-        return "; no single fault changed a decision"
-    one = min(own, key=lambda w: w.score - w.clean)
+def worst_of(model: str, worst: Table[WorstFault]) -> list[WorstFault]:
+    """Faults of one model that did harm: those of a single flip, or all where none of these did."""
+    every = worst.find(target=model)
+    return [w for w in every if w.flips == 1] or every
+
+
+def worst_fault(worst: Sequence[WorstFault]) -> str:
+    """What the worst of some faults did."""
+    if not worst:
+        return "no fault changed a decision"
+    one = min(worst, key=lambda w: w.score - w.clean)
+    if one.score >= one.clean:
+        return "some faults changed decisions, none lowered the score"
+    kind = "single fault" if one.flips == 1 else f"draw of {one.flips} flips"
     return (
-        f"; the worst single fault ({one.site}) takes the score from {words.number(one.clean)} to"
+        f"the worst {kind} ({one.site}) takes the score from {words.number(one.clean)} to"
         f" {words.number(one.score)}"
         + (f", noticed in {words.number(one.due)} of the images" if one.due else ", unnoticed")
     )

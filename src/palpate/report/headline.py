@@ -3,32 +3,32 @@
 No word here says that a model is robust or safe: at most, that no loss was shown.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from palpate.record import Record
 from palpate.report import words
 from palpate.report._doubt import doubt
-from palpate.report.fault_words import measured, silent, worst_fault
+from palpate.report.fault_words import measured, silent, worst_fault, worst_of
+from palpate.report.finding import (
+    MEANINGS,
+    Finding,
+    chance_level,
+    classes_present,
+    fault_finding,
+    finding,
+)
 from palpate.report.ladders import Ladder, models_of
 from palpate.report.one_answer import belongs, one_answer
 from palpate.statistics._check import Check
-from palpate.statistics.cells import ALL_ATTACKS, Cells
+from palpate.statistics.cells import ALL_ATTACKS
 from palpate.statistics.paired import Difference
 from palpate.statistics.strata import WorstFault
-from palpate.statistics.summary import Row, Summary
+from palpate.statistics.summary import FAILED, Row, Summary
 from palpate.statistics.table import Table
 
-Finding = Literal[
-    "breaks",
-    "can break",
-    "weakens",
-    "may weaken",
-    "no loss shown",
-    "cannot judge",
-    "could not test",
-    "not tested",
-]
+__all__ = ["MEANINGS", "Evidence", "Line", "Verdict", "chance_level", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -63,30 +63,6 @@ class Verdict:
     tested: str
     models: tuple[tuple[str, str, tuple[Line, ...]], ...]
     verdict: str
-
-
-MEANINGS: tuple[tuple[str, str], ...] = (
-    (
-        "breaks",
-        (
-            "weakens or may weaken, and the interval's upper end is no better than always giving"
-            " the most frequent answer (other tasks: than half of the clean score), or balanced"
-            " accuracy cannot be told from that of always giving one answer"
-        ),
-    ),
-    ("can break", "one of the faults drawn took the score to that level; the rate is in the text"),
-    ("weakens", "lower than on the same clean samples, beyond chance"),
-    ("may weaken", "so on its own, but not after correction for the number of disturbances"),
-    ("no loss shown", "no such difference, which is no proof that there is none"),
-    (
-        "cannot judge",
-        (
-            "no difference, but the clean model is no better than guessing either, or a check of"
-            " the audit on itself failed"
-        ),
-    ),
-    ("could not test", "the disturbance could not act, or its cells failed"),
-)
 
 
 @dataclass(frozen=True)
@@ -129,19 +105,8 @@ def verdict(evidence: Evidence) -> Verdict:
         warned=len(evidence.checks.find(status="warn")),
         tested=_tested(evidence.record),
         models=models,
-        verdict=_sentence(failed, [line for _, _, lines in models for line in lines]),
+        verdict=_sentence(failed, [lines for _, _, lines in models]),
     )
-
-
-def chance_level(record: Record) -> float | None:
-    """Score of always giving the most frequent answer; None where that means nothing."""
-    cells = Cells(record)
-    if cells.task.kind != "classification":
-        return None
-    for cell in cells.finished("none"):
-        reference = record.samples(cell)["reference"][:, 0].tolist()
-        return max(reference.count(c) for c in set(reference)) / len(reference)
-    return None
 
 
 def _tested(record: Record) -> str:
@@ -189,28 +154,61 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
     if not (known := [step for step in steps if step[0].value is not None]):
         return Line(name, "could not test", steps[0][0].note or "no value")
     row, ladder, text = min(known, key=lambda s: s[0].value or 0.0)
-    clean = ladder.clean[model]
-    kind = "mean over the faults" if family == "faults" else "worst case"
-    said = f"{kind}: {_left(row, ladder, text)}"
-    said += f", from {words.number(clean.value)} clean" if clean else ""
+    clean, chance = ladder.clean[model], chance_level(evidence.record)
     difference = _difference(row, evidence)
+    said = _said(row, ladder, text, difference=difference, clean=clean)
+    said += _without_number([r for r, _, _ in steps]) + _unfinished(model, family, evidence.record)
+    if family == "faults":
+        worst = worst_of(model, evidence.worst)
+        found = fault_finding(clean, worst, chance=chance)
+        rate = silent(model, evidence.summary)
+        return Line(name, found, f"{rate}; {said}; {worst_fault(worst)}")
+    confidence = evidence.summary.confidence
+    found = finding(row, clean, difference, chance=chance, confidence=confidence)
+    classes = classes_present(evidence.record)
+    constant = one_answer(model, family, summary=evidence.summary, classes=classes)
+    if constant and found in ("weakens", "may weaken"):
+        found = "breaks"
+    return Line(name, found, f"{said}; {constant}" if constant else said)
+
+
+def _said(
+    row: Row, ladder: Ladder, text: str, *, difference: Difference | None, clean: Row | None
+) -> str:
+    """The worst number with its place, what it was when clean, and what a reader must know."""
+    kind = "mean over the faults" if row.family == "faults" else "worst case"
+    said = f"{kind}: {_left(row, ladder, text)}"
+    if clean is not None and clean.value is not None:
+        said += f", from {words.number(clean.value)} clean"
     if difference is not None:
         ends = words.interval(difference.low, difference.high)
         said += f" ({words.points(difference.value)} {ends})"
-    if len(known) < len(steps):
-        why = next(r.note for r, _, _ in steps if r.value is None)
-        stuck = words.plural(len(steps) - len(known), "setting")
-        said += f"; {stuck} without a number ({why})"
-    if family == "faults":
-        rate = silent(model, evidence.summary)
-        said = f"{rate}; {said}{worst_fault(model, evidence.worst)}"
-        return Line(name, _fault_finding(model, clean, evidence), said)
-    finding = _finding(row, clean, difference, evidence)
-    classes = len(evidence.record.manifest["dataset"]["task"]["classes"])
-    constant = one_answer(model, family, summary=evidence.summary, classes=classes)
-    if constant and finding in ("weakens", "may weaken"):
-        finding = "breaks"
-    return Line(name, finding, f"{said}; {constant}" if constant else said)
+    return f"{said}; {row.note}" if row.note else said
+
+
+def _without_number(rows: list[Row]) -> str:
+    """Settings that ran, and gave none."""
+    empty = [r for r in rows if r.value is None and not r.note.startswith(FAILED)]
+    if not empty:
+        return ""
+    return f"; {words.plural(len(empty), 'setting')} without a number ({empty[0].note})"
+
+
+def _unfinished(model: str, family: str, record: Record) -> str:
+    """Planned cells that failed or have not run."""
+    planned = [e for e in record.manifest["plan"] if _concerns(e, model, family)]
+    done = [c for c in record.cells if c.status == "ok" and c.samples]
+    count = sum(_concerns(vars(c), model, family) for c in done)
+    if count >= len(planned):
+        return ""
+    return f"; {len(planned) - count} of {words.plural(len(planned), 'cell')} without a result"
+
+
+def _concerns(entry: Mapping[str, Any], model: str, family: str) -> bool:
+    own = (
+        entry["target"] if entry["defence"] == "none" else f"{entry['target']} + {entry['defence']}"
+    )
+    return own == model and entry["family"] == family
 
 
 def _believed(line: Line, model: str, family: str, failed: tuple[Check, ...]) -> Line:
@@ -227,40 +225,6 @@ def _left(row: Row, ladder: Ladder, text: str) -> str:
     return f"{measured(row)} {measure} under {ladder.title}{dose}"
 
 
-def _finding(
-    row: Row, clean: Row | None, difference: Difference | None, evidence: Evidence
-) -> Finding:
-    if clean is None or clean.value is None or row.high is None or difference is None:
-        return "could not test"
-    chance, limit = chance_level(evidence.record), _limit(clean, evidence)
-    if difference.high < 0:
-        if limit is not None and row.high <= limit:
-            return "breaks"
-        sure = 1 - evidence.summary.confidence
-        return "weakens" if (difference.p_holm or 0.0) < sure else "may weaken"
-    if chance is not None and (clean.low is None or clean.low <= chance):
-        return "cannot judge"
-    return "no loss shown"
-
-
-def _fault_finding(model: str, clean: Row | None, evidence: Evidence) -> Finding:
-    """What single faults can do counts, however rare: a mean over many faults would hide it."""
-    every = evidence.worst.find(target=model)
-    own = [w for w in every if w.flips == 1] or every
-    if not own:
-        return "no loss shown"
-    limit = _limit(clean, evidence)
-    return "can break" if limit is not None and min(w.score for w in own) <= limit else "weakens"
-
-
-def _limit(clean: Row | None, evidence: Evidence) -> float | None:
-    """Score at or below which a model counts as broken."""
-    chance = chance_level(evidence.record)
-    if chance is None and clean is not None and clean.value is not None:
-        return clean.value / 2
-    return chance
-
-
 def _difference(row: Row, evidence: Evidence) -> Difference | None:
     """Paired difference of the row's cell to the clean one."""
     for d in evidence.differences.find(kind="disturbance", perturbation=row.perturbation):
@@ -269,14 +233,14 @@ def _difference(row: Row, evidence: Evidence) -> Difference | None:
     return None
 
 
-def _sentence(failed: tuple[Check, ...], lines: list[Line]) -> str:
+def _sentence(failed: tuple[Check, ...], models: list[tuple[Line, ...]]) -> str:
     if failed:
         return (
             f"{words.plural(len(failed), 'check')} of the audit on itself failed. Until this is"
             " explained, the numbers concerned are no evidence in either direction."
         )
     by: dict[str, set[str]] = {}
-    for line in lines:
+    for line in (line for lines in models for line in lines):
         by.setdefault(line.finding, set()).add(line.family.lower())
     broken = by.get("breaks", set())
     weak = (by.get("weakens", set()) | by.get("may weaken", set())) - broken
@@ -285,12 +249,22 @@ def _sentence(failed: tuple[Check, ...], lines: list[Line]) -> str:
         said.append(f"broken by {words.listed(sorted(broken))}")
     if weak:
         said.append(f"weakened, or perhaps so, by {words.listed(sorted(weak))}")
-    single = " Single faults can break a model." if "can break" in by else ""
+    sentences: list[str] = []
     if said:
         text = "; ".join(said)
-        return f"{text[0].upper()}{text[1:]}, within the doses tested.{single}"
-    if single:
-        return single.strip()
-    if any(line.finding == "no loss shown" for line in lines):
-        return "No loss was shown within the doses tested, which is no proof that there is none."
-    return "Nothing was tested, or nothing that was tested gave a number."
+        sentences.append(f"{text[0].upper()}{text[1:]}, within the doses tested.")
+    if "can break" in by:
+        sentences.append("Some of the faults drawn can break a model.")
+    if not sentences and "no loss shown" in by:
+        sentences.append(
+            "No loss was shown within the doses tested, which is no proof that there is none."
+        )
+    some = "for some models, " if len(models) > 1 else ""
+    for word, what in (
+        ("cannot judge", "could not be judged"),
+        ("could not test", "gave no number"),
+    ):
+        if word in by:
+            text = f"{some}{words.listed(sorted(by[word]))} {what}."
+            sentences.append(f"{text[0].upper()}{text[1:]}")
+    return " ".join(sentences) or "Nothing was tested."

@@ -127,6 +127,8 @@ def _above_chance(cells: Cells) -> Iterator[Check]:
             f"accuracy {found.value:.3f} [{found.low:.3f}, {found.high:.3f}],"
             f" most frequent answer {chance:.3f}"
         )
+        if len(counts) == 1:
+            above, evidence = "warn", f"{evidence}: one class alone, always giving it is right"
         yield Check(name, above, named(cell), evidence)
 
 

@@ -29,6 +29,7 @@ from palpate.statistics.notebook import summary_html
 from palpate.statistics.table import Table
 
 CHOSEN = "chosen faults"
+FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def _cell_rows(
     kind, setting = cells.task.kind, registry.canonical(cell.setting)
     applicable = [m for m in metrics if m.applies(task=kind, family=cell.family)]
     if cell.status != "ok" or not cell.samples:
-        why = f"failed: {(cell.error or {}).get('type', 'no samples')}"
+        why = f"{FAILED}: {(cell.error or {}).get('type', 'no samples')}"
         for metric in applicable[:1]:
             yield _row(cell, setting, metric, undefined(how["confidence"], why=why), note=why)
         return
