@@ -3,7 +3,7 @@ import torch
 
 from palpate.attacks._projection import size
 from palpate.attacks.fab import Fab
-from palpate.attacks.minimal_epsilon import MinimalEpsilon
+from palpate.attacks.minimal_epsilon import MinimalEpsilon, _held
 from palpate.attacks.pgd import Pgd
 from palpate.contracts.oracles import batch, linear
 from palpate.errors import ConfigError
@@ -104,6 +104,56 @@ def test_in_l2_labels_that_are_wrong_already_must_not_take_the_budget(labelled):
     assert 1 - 1e-4 <= float(ratio.min()) <= float(ratio.max()) < 1.04
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("packed", "searches"), [(2, 6), (3, 5), (7, 4)])
+def test_packed_budgets_reach_the_closed_form_in_fewer_rounds(norm, packed, searches):
+    target, given = linear(), batch(8, classes=2, margin=0.3)
+    logits = target.logits(given.images).detach()
+    weight = target.module.get_parameter("weight").detach()
+    dual = weight.abs().sum() if norm == "linf" else weight.norm()
+
+    def ratio(packed):
+        attack = MinimalEpsilon(norm=norm, packed=packed, searches=searches)
+        found = attack(target, given.images, logits.argmax(1))
+        return size(found - given.images, norm) / (logits[:, 1].abs() / dual)
+
+    many, one = ratio(packed), ratio(1)
+    assert 1 - 1e-4 <= float(many.min()) <= float(many.max()) < 1.02
+    assert float(one.max()) > 1.02
+
+
+def test_packed_budgets_give_the_same_curve(cheap):
+    target, images, labels = cheap
+    curves = {}
+    for packed, searches in ((1, 12), (3, 6), (7, 4)):
+        attack = MinimalEpsilon(steps=8, packed=packed, searches=searches)
+        found = attack.search(target, images, labels)
+        curves[packed] = size(found.images - images, "linf")
+        assert 0.5 < found.passes / (len(images) * searches * packed * 9) < 1
+    for packed in (3, 7):
+        assert torch.allclose(curves[packed], curves[1], rtol=0.02, atol=1e-6)
+
+
+def test_packed_budgets_are_tried_at_once_and_no_more_of_them(labelled):
+    target, images, labels = labelled
+    asked = []
+    hook = target.module.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    attack = MinimalEpsilon(criterion="pixel_success", bar=0.01, steps=5, searches=4, packed=3)
+    found = attack(target, images, labels)
+    hook.remove()
+
+    assert asked == [6] + [18] * 4 * (5 + 1)  # the clean images, then three rows for each
+    ratio = size(found - images, "linf") / labelled.least("linf", 1)
+    assert 1 - 1e-4 <= float(ratio.min()) <= float(ratio.max()) < 1.1
+
+
+def test_what_held_is_the_largest_budget_below_the_smallest_that_broke():
+    low, budgets = torch.tensor([0.1, 0.1, 0.1]), torch.tensor([[0.2, 0.3, 0.4]]).repeat(3, 1)
+    broken = torch.tensor([[True, True, True], [False, True, False], [False, False, False]])
+
+    assert torch.equal(_held(low, budgets, broken), torch.tensor([0.1, 0.2, 0.4]))
+
+
 def test_bad_settings_are_refused(thresholds):
     with pytest.raises(ConfigError, match="expected a Dice above 0, at most 1, got 0"):
         MinimalEpsilon(bar=0.0)
@@ -111,4 +161,6 @@ def test_bad_settings_are_refused(thresholds):
         MinimalEpsilon(loss="dlr").check(thresholds.target)
     with pytest.raises(ConfigError, match="searches: expected 1 or more, got 0"):
         MinimalEpsilon(searches=0)
+    with pytest.raises(ConfigError, match="packed: expected 1 or more, got 0"):
+        MinimalEpsilon(packed=0)
     assert torch.tensor(MinimalEpsilon().passes) == 610

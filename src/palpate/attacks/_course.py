@@ -49,8 +49,13 @@ class Course:
         self.peaks.append(torch.fmax(peak, loss))
         self.asked.append(~loss.isnan())
 
-    def join(self, part: "Course", rows: Tensor) -> None:
-        """Go on with the course of some of the samples."""
+    def gathered(self, copies: int) -> "Course":
+        """The course of the samples where each has so many rows, one after the other."""
+        peaks = [peak.reshape(-1, copies).amax(dim=1) for peak in self.peaks]
+        return Course(self.first[::copies], peaks, [asked[::copies] for asked in self.asked])
+
+    def join(self, part: "Course", rows: Tensor | None) -> None:
+        """Go on with the course of some of the samples; of all for None."""
         for peak, asked in zip(part.peaks, part.asked, strict=True):
             self.note(torch.where(asked, peak, torch.nan), rows)
 

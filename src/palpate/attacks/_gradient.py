@@ -184,6 +184,21 @@ class Search:
         self.course.join(part.course, rows)
         self.passes += part.passes
 
+    def copies(self, count: int) -> "Search":
+        """A fresh search with so many rows for each sample, one after the other; see `gather`."""
+        rows = torch.arange(len(self.images), device=self.images.device)
+        return self.part(rows.repeat_interleave(count))
+
+    def gather(self, wide: "Search") -> None:
+        """Take over what a search among copies has found, of each sample the best."""
+        count = len(wide.images) // len(self.images)
+        for k in range(count):
+            one = slice(k, None, count)
+            self._keep(wide.best[one], None, wide.score[one], wide.loss[one], wide.distance[one])
+            self.feel(wide.felt[one], None)
+        self.course.join(wide.course.gathered(count), None)
+        self.passes += wide.passes
+
     def judged(self, logits: Logits, rows: Rows | None = None) -> PerSample:
         """Score in [0, 1] of some answers, 0 where the attack has all that it wants."""
         prediction = Prediction(logits, self.target.task)
