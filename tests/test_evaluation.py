@@ -88,6 +88,16 @@ def test_clean_cell_is_identical_to_itself():
     assert all(o.identical and o.verdict is Verdict.MASKED and o.linf == 0 for o in outcomes)
 
 
+def test_changed_values_are_counted():
+    attack = registry.create("attacks", "sigma_zero", {"epsilon": 3, "steps": 30})
+    given = batch(4)
+    for storage in ("float32", "uint8"):
+        found = evaluate(probe(), [given], perturbation=attack, storage=storage).outcomes
+        assert {0 < o.l0 <= 3 for o in found if o.status is Status.OK} == {True}
+        assert all(o.l0 == 0 for o in found if o.status is Status.NO_MOVE)
+    assert all(o.l0 == 0 for o in evaluate(probe(), [given]).outcomes)
+
+
 def test_storage_rounds_to_the_grid_of_the_bounds():
     images = torch.rand(2, 1, 8, 8)
     stored = on_grid(images * 1400 - 1000, Bounds(-1000.0, 400.0))

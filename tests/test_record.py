@@ -39,11 +39,12 @@ def test_rows_come_back_as_they_were(tmp_path):
     broken = outcome(
         "b", decision=(), finite=False, verdict=Verdict.DUE, probabilities=(np.nan,) * 2
     )
-    record.write_cell(tmp_path, cell(), [outcome(), broken])
+    record.write_cell(tmp_path, cell(), [outcome(l0=3.0), broken])
 
     columns = record.read_samples(tmp_path / "samples" / "k.parquet")
 
     assert columns["sample"].tolist() == ["a", "b"]
+    assert [columns["l0"][0], np.isnan(columns["l0"][1])] == [3, True]
     assert columns["decision"].tolist() == [[1], [-1]]
     assert columns["verdict"].tolist() == ["masked", "due"]
     assert np.isnan(columns["probabilities"][1]).all()

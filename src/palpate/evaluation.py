@@ -155,7 +155,7 @@ def _outcomes(
     last = columns.score if same else _last_scores(world, references)
     regions = known.of(prediction)
     moved = world.batch.images - clean.images
-    linf, l2 = size(moved, "linf").tolist(), size(moved, "l2").tolist()
+    linf, l2, l0 = (size(moved, norm).tolist() for norm in ("linf", "l2", "l0"))
     traces = world.traces or (Trace(),) * len(clean)
     proved = world.certificates or (Certificate(),) * len(clean)
     return [
@@ -174,6 +174,7 @@ def _outcomes(
             verdict=columns.verdict[i],
             linf=linf[i],
             l2=l2[i],
+            l0=l0[i],
             status=world.status[i],
             regions=regions[i],
             prompt="" if world.batch.prompts is None else world.batch.prompts[i],

@@ -75,6 +75,7 @@ class Outcome:
         verdict: masked, sdc or due against the golden output.
         linf: largest absolute change of the input, in units of the bounds.
         l2: Euclidean norm of the change of the input, in units of the bounds.
+        l0: how many input values have changed, each channel for itself; NaN where not counted.
         status: whether the disturbance could act.
         regions: one per foreground class of a dense task, in the order of the classes; else empty.
         prompt: what was asked, for prompted tasks; else empty.
@@ -110,6 +111,7 @@ class Outcome:
     pixels: int = 0
     wrong_pixels: int = 0
     changed_pixels: int = 0
+    l0: float = math.nan
     claimed: float = math.nan
     rise: float = math.nan
     late: float = math.nan

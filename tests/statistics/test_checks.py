@@ -91,6 +91,19 @@ def test_spending_more_than_epsilon_fails(clean):
     assert status(clean.write(), "perturbation within the budget") == {"fail"}
 
 
+@pytest.mark.parametrize(
+    ("spent", "storage", "expected"),
+    [(9.0, "float32", "fail"), (8.0, "uint8", "pass"), (784.0, "png:changed", "pass")],
+)
+def test_more_changed_values_than_allowed_fail(clean, spent, storage, expected):
+    """A file of the changed image alone moves all values; that is not the attack's doing."""
+    clean.storage = storage
+    rows = [clean.outcome(i, right=True, linf=1.0, l0=spent) for i in range(40)]
+    setting = {"epsilon": 8.0, "norm": "l0"}
+    clean.cell("mamba", "attacks", "sigma_zero", setting=setting, outcomes=rows)
+    assert status(clean.write(), "perturbation within the budget") == {expected}
+
+
 def test_rounding_to_8_bits_may_spend_half_a_grey_level(clean):
     clean.storage = "uint8"
     rows = [clean.outcome(i, right=True, linf=0.01 + 0.9 / 510) for i in range(40)]

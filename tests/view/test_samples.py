@@ -126,6 +126,17 @@ def test_every_column(awkward, key_of):
     assert set(column(faults, "verdict")) == {"masked", "SDC"}
 
 
+def test_changed_values_are_shown_where_they_are_the_norm(maker):
+    maker.cell("m", outcomes=[maker.outcome(i, right=True) for i in range(4)])
+    rows = [maker.outcome(i, right=False, linf=1.0, l0=float(i)) for i in range(4)]
+    setting = {"epsilon": 8.0, "norm": "l0"}
+    cell = maker.cell("m", "attacks", "sigma_zero", setting=setting, outcomes=rows)
+    sheet = sheet_of(maker.write(), cell)
+
+    assert titles(sheet)[-1] == "values changed"
+    assert column(sheet, "l0") == [0, 1, 2, 3]
+
+
 def test_two_classes_of_one_name(maker):
     maker.classes = ("same", "same", "other")
     rows = [maker.outcome(i, right=True) for i in range(3)]

@@ -72,6 +72,8 @@ def samples_sheet(
         *_answers(rows, cell.family, task=task),
         *_numbers(rows, cell.family, task=task),
     ]
+    if cell.setting.get("norm") == "l0":
+        columns.append(number_column("l0", rows["l0"], title="values changed"))
     if pictured:
         pairs = zip(rows["sample"].tolist(), rows["trial"].tolist(), strict=True)
         places = [pictured.get(pair, np.nan) for pair in pairs]
