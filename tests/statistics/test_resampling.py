@@ -155,3 +155,25 @@ def test_coverage_of_a_drop():
         found = ratio(measured, independent(150), confidence=0.95, resamples=400, rng=draw)
         hits += found.low <= 0.2 <= found.high
     assert 0.93 <= hits / 400 <= 0.985
+
+
+def test_two_patients_are_not_more_certain_than_one():
+    """The bootstrap of two can only lie between them."""
+    few = Ratio(np.array([0.80, 0.81]), np.ones(2))
+    found = ratio(few, independent(2), **HOW, rng=rng("a"))
+    expected = scipy.stats.t.interval(0.95, 1, loc=0.805, scale=0.005)
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
+    assert found.method.endswith("at least Student's t of 2 cases")
+    many = Ratio(np.linspace(0.7, 0.9, 30), np.ones(30))
+    assert ratio(many, independent(30), **HOW, rng=rng("a")).method == "BCa bootstrap by case"
+
+
+@pytest.mark.parametrize("cases", [3, 5, 12])
+def test_coverage_of_few_cases(cases):
+    hits = 0
+    for run in range(300):
+        draw = np.random.default_rng(run)
+        measured = Ratio(draw.beta(8, 2, cases), np.ones(cases))
+        found = ratio(measured, independent(cases), confidence=0.95, resamples=400, rng=draw)
+        hits += found.low <= 0.8 <= found.high
+    assert 0.915 <= hits / 300 <= 0.985

@@ -6,8 +6,10 @@ fault hits all cases (crossed design), cases and trials are drawn both, independ
 
 Intervals are BCa: bias-corrected and accelerated (Efron 1987; the acceleration from the jackknife
 by case, and by trial). What a resample cannot show is not trusted: where all resamples agree, and
-for differences of 0/1 scores, the interval is widened to Wilson's; if more than one resample in
-twenty is undefined (a class missing), there is no interval.
+for differences of 0/1 scores, the interval is widened to Wilson's; below 30 cases, whose resamples
+spread too little, to Student's; if more than one resample in twenty is undefined (a class missing),
+there is no interval. Nothing holds what a few cases happened not to show: where one case in ten
+fails wholly, an interval of Dice from eight cases misses the truth one time in three.
 
 Beyond 1,000 cases a function that has to be evaluated anew for each resample (AUC, ECE) gets the
 delete-group jackknife on the logit scale instead: ten times fewer evaluations, and the normal
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
 from palpate.metrics.base import Functional, Ratio, Values
 from palpate.sampling import wilson
@@ -27,6 +29,7 @@ from palpate.statistics.proportions import effective_units
 
 _BLOCK = 4_000_000  # entries of one block of weights: 32 MB
 _MANY_CASES = 1000
+_FEW_CASES = 30  # by simulation, BCa of a mean Dice covers 44, 72, 85 and 89 % with 2, 3, 5, 20
 _GROUPS = 200
 _UNDEFINED_LIMIT = 0.05
 
@@ -125,15 +128,18 @@ def ratio(
     draws = _ratio_draws(top, bottom, resamples, rng)
     units = _units(over, design)
     low, high = value, value
+    left_out = _ratio_jackknife(top, bottom)
     if len(draws) >= (1 - _UNDEFINED_LIMIT) * resamples and np.ptp(draws) > 1e-12:
-        low, high = bca(
-            draws, value, jackknife=_ratio_jackknife(top, bottom), confidence=confidence
-        )
+        low, high = bca(draws, value, jackknife=left_out, confidence=confidence)
     method = "BCa bootstrap by case and fault" if design.crossed else "BCa bootstrap by case"
     if design.crossed or low == high or np.isin(over, (-1, 0, 1)).all():
         method += ", at least Wilson"
         rare = _rare(over, under, value, units=units, measured=measured, confidence=confidence)
         low, high = min(low, rare[0]), max(high, rare[1])
+    elif top.shape[1] < _FEW_CASES:
+        method += f", at least Student's t of {top.shape[1]} cases"
+        half = _student(left_out[0], confidence)
+        low, high = min(low, value - half), max(high, value + half)
     low, high = max(measured.low, min(low, value)), min(measured.high, max(high, value))
     return Estimate(value, low, high, confidence, len(counted), units, method)
 
@@ -159,6 +165,13 @@ def bca(
     levels = ndtr(bias + z / np.maximum(1 - skew * z, 1e-6))
     low, high = np.quantile(draws, levels)
     return float(low), float(high)
+
+
+def _student(left_out: Values, confidence: float) -> float:
+    """Half-width from the jackknife's deviation (Efron and Tibshirani 1993, section 11.2)."""
+    n = len(left_out)
+    error = np.sqrt((_influence(left_out) ** 2).sum() * n / (n - 1))
+    return float(stdtrit(n - 1, 0.5 + confidence / 2) * error)
 
 
 def _influence(left_out: Values) -> Values:
