@@ -14,6 +14,8 @@
     └── ContractError           a component broke its family's guarantee (a defect, not a setting)
         ├── BudgetError         perturbed further than epsilon, or outside the bounds
         └── RestorationError    the model was not left as it was
+
+One warning stands beside it: OutOfMemoryWarning, a batch was too large and smaller ones did.
 """
 
 from collections.abc import Iterable
@@ -66,6 +68,10 @@ class BudgetError(ContractError):
 
 class RestorationError(ContractError):
     """A perturbation did not leave the target as it was."""
+
+
+class OutOfMemoryWarning(RuntimeWarning):
+    """A batch did not fit into memory; smaller ones did, and the result is complete."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

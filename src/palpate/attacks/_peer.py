@@ -71,6 +71,11 @@ class PeerAttack(NormAttack):
     def budget(self) -> float | None:
         return self.epsilon
 
+    @property
+    @override
+    def separable(self) -> bool:
+        return not self.together
+
     @override
     def check(self, target: Target) -> None:
         """Refuse another task, a library that is not there, and what it does not have.

@@ -16,42 +16,23 @@ from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import ClassVar, Literal, final
 
-import torch
 from typing_extensions import override
 
 from palpate import registry
+from palpate.attacks._call import Found, Given
 from palpate.attacks._gradient import Search
 from palpate.attacks._loss import Objective
+from palpate.attacks._parts import BatchSize, in_parts
 from palpate.attacks._projection import size
 from palpate.errors import BudgetError, CapabilityError, ConfigError
-from palpate.outcome import Status, Trace
+from palpate.outcome import Status
 from palpate.perturbation import Carry, Perturbation, World, check_legal
 from palpate.registry import Number
 from palpate.seeds import Seeds
 from palpate.targets.base import Target
 from palpate.types import Batch, Classification, Images, References, Tokens
-
-
-class Found(NamedTuple):
-    """Result of one attack.
-
-    Attributes:
-        images: best iterates, as the audit scores them.
-        last: last iterates, as most libraries return them.
-        status: per sample, whether there was a gradient and the input moved.
-        passes: forward passes spent, in samples.
-        carry: takes masks to where the best iterates have moved the pixels; None where they stay.
-        traces: per sample, what the search says of itself; empty where nothing was searched.
-    """
-
-    images: Images
-    last: Images
-    status: tuple[Status, ...]
-    passes: int
-    carry: Carry | None = None
-    traces: tuple[Trace, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +71,11 @@ class AnyAttack(Perturbation):
         cell = registry.canonical([registry.name_of(self), self.version])
         return Seeds(campaign=campaign, cell=cell)
 
+    @property
+    def separable(self) -> bool:
+        """Whether a sample's result is the same in every batch, so that a batch may be cut."""
+        return not self.shared
+
     @final
     def __call__(
         self,
@@ -99,8 +85,11 @@ class AnyAttack(Perturbation):
         *,
         prompts: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
+        batch_size: BatchSize = None,
     ) -> Images:
         """Attack images and return the best iterates.
+
+        Where memory runs out, fewer samples are taken at once, and an OutOfMemoryWarning says so.
 
         Args:
             target: the model; its parameters and their gradients are left as they were.
@@ -108,15 +97,20 @@ class AnyAttack(Perturbation):
             references: as in `Batch.references`.
             prompts: one text per image for prompted tasks.
             seeds: one per sample; the position by default.
+            batch_size: most samples at once, of attacks that are `separable`; "auto" for as many
+                as fit into the free memory, by what a step with one and with two of them takes;
+                None for all. Results are those of all at once, up to the model's rounding.
 
         Returns:
             Same shape, within the budget and within the bounds.
 
         Raises:
             BudgetError: the component overspent (a defect of the component).
-            ConfigError: epsilon beyond the bounds.
+            ConfigError: epsilon beyond the bounds; a batch size that is none, or of an attack whose
+                samples hang on each other, or "auto" where the free memory is not known.
         """
-        return self.search(target, images, references, prompts=prompts, seeds=seeds).images
+        given = Given.of(target, images, references, prompts=prompts, seeds=seeds)
+        return in_parts(self, given, batch_size).images
 
     @final
     def search(
@@ -127,27 +121,46 @@ class AnyAttack(Perturbation):
         *,
         prompts: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
+        batch_size: BatchSize = None,
     ) -> Found:
         """As calling, with the last iterate, the status and the cost beside the best."""
-        self.check(target)
-        clean = images.detach().to(target.device)
+        given = Given.of(target, images, references, prompts=prompts, seeds=seeds)
+        return in_parts(self, given, batch_size)
+
+    @final
+    def whole(self, given: Given) -> Found:
+        """Search all samples at once, come what may; an audit cuts its batches itself."""
+        self.check(given.target)
         if self.budget == 0:
+            clean = given.images.detach().to(given.target.device)
             return Found(clean, clean, (Status.OK,) * len(clean), 0)
-        with target.frozen():
-            tokens = target.tokens(prompts)
-            search = self._searching(target, clean, references.to(target.device), tokens)
-            own = list(range(len(clean))) if seeds is None else seeds
-            search.begin(own)
-            last = self._run(search, own)
+        with given.target.frozen():
+            search = self._begun(given)
+            last = self._run(search, given.seeds)
         best = self._finished(search)
         for images in (best, last):
-            check_legal(self, clean, images, target.bounds)
+            check_legal(self, search.images, images, given.target.bounds)
             self._check_budget(search, images)
-        moved = (last != clean).flatten(1).any(dim=1)
-        felt = zip(search.felt.tolist(), moved.tolist(), strict=True)
-        status = tuple(_status(*pair) for pair in felt)
-        carry, traces = self._carry(search), _traces(search, best)
-        return Found(best, last, status, search.passes, carry, traces)
+        return Found.of(search, best, last, self._carry(search))
+
+    @final
+    def ask_once(self, given: Given) -> None:
+        """One question about all samples at once, as hungry for memory as any of the search."""
+        with given.target.frozen():
+            self._ask_once(self._begun(given))
+
+    def _begun(self, given: Given) -> Search:
+        target = given.target
+        clean, references = (t.detach().to(target.device) for t in (given.images, given.references))
+        search = self._searching(target, clean, references, target.tokens(given.prompts))
+        search.begin(given.seeds)
+        return search
+
+    def _ask_once(self, search: Search) -> None:
+        if "gradients" in self.needs:
+            search.ask(search.images)
+        else:
+            search.look(search.images)
 
     @final
     @contextmanager
@@ -155,7 +168,7 @@ class AnyAttack(Perturbation):
         """Yield the same target and the attacked batch."""
         drawn = seeds.per_sample(batch.samples)
         prompts = self._prompts(batch, drawn)
-        found = self.search(target, batch.images, batch.references, prompts=prompts, seeds=drawn)
+        found = self.whole(Given(target, batch.images, batch.references, prompts, drawn))
         # the last iterate has masks of its own, which the audit does not keep
         last = found.last if found.carry is None else None
         moved = batch.with_images(found.images)
@@ -267,16 +280,3 @@ def only_classification(attack: AnyAttack, target: Target) -> None:
             f"{registry.name_of(attack)}: expected a task of Classification, got"
             f" {type(target.task).__name__}"
         )
-
-
-def _traces(search: Search, best: Images) -> tuple[Trace, ...]:
-    """The score that the search claims for what it returns, and how its loss went."""
-    same = (best == search.best).flatten(1).all(dim=1) & search.score.isfinite()
-    claimed = torch.where(same, search.score, torch.nan).tolist()
-    return tuple(map(Trace, claimed, search.course.rise(), search.course.late()))
-
-
-def _status(felt: bool, moved: bool) -> Status:  # noqa: FBT001 - two flags of one sample
-    if not felt:
-        return Status.NO_GRADIENT
-    return Status.OK if moved else Status.NO_MOVE

@@ -12,7 +12,8 @@ from typing import ClassVar, Literal, NamedTuple, final
 import torch
 from typing_extensions import override
 
-from palpate.attacks.base import Found, check_epsilon
+from palpate.attacks._call import Found, Given
+from palpate.attacks.base import check_epsilon
 from palpate.attacks.pgd import Pgd
 from palpate.attacks.prompt_exchange import PromptExchange
 from palpate.errors import ConfigError
@@ -96,9 +97,8 @@ class Joint(Perturbation):
         self, target: Target, batch: Batch, prompts: tuple[str, ...], seeds: Sequence[int]
     ) -> "_Tried":
         """The image attack under some questions."""
-        found = self._image.search(
-            target, batch.images, batch.references, prompts=prompts, seeds=seeds
-        )
+        given = Given(target, batch.images, batch.references, prompts, seeds)
+        found = self._image.whole(given)
         answer = target.predict(batch.with_images(found.images).with_prompts(prompts))
         return _Tried(prompts, found, scores(answer, batch.references.to(target.device)))
 

@@ -102,6 +102,10 @@ class MinimalEpsilon(CriterionAttack):
         if wide is not search:
             search.gather(wide)
 
+    @override
+    def _ask_once(self, search: Search) -> None:
+        super()._ask_once(search.copies(self.packed))
+
     @property
     def _growth(self) -> float:
         return _GROWTH ** min(1.0, _SPAN / self.packed)

@@ -103,6 +103,11 @@ class Transfer(Attack):
     def looks_first(self) -> bool:
         return self._inner.looks_first
 
+    @property
+    @override
+    def separable(self) -> bool:
+        return self._inner.separable
+
     @override
     def studied(self, count: int) -> Sequence[int]:
         """The samples that the attack wants to look at."""
@@ -121,17 +126,28 @@ class Transfer(Attack):
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
-        surrogate, inner = self._loaded(search.target, search.images), self._inner
-        inner.check(surrogate)
-        with surrogate.frozen():
-            crafting = inner._searching(surrogate, search.images, search.references, search.tokens)
-            crafting.begin(seeds)
-            inner._run(crafting, seeds)
-        moved = inner._finished(crafting)
+        crafting = self._crafting(search, seeds)
+        with crafting.target.frozen():
+            self._inner._run(crafting, seeds)
+        moved = self._inner._finished(crafting)
         before, after = search.look(search.images).loss, search.look(moved).loss
         search.feel(before != after, None)
         search.passes += crafting.passes
         return moved
+
+    @override
+    def _ask_once(self, search: Search) -> None:
+        crafting = self._crafting(search, range(len(search.images)))
+        with crafting.target.frozen():
+            self._inner._ask_once(crafting)
+
+    def _crafting(self, search: Search, seeds: Sequence[int]) -> Search:
+        """The search on the surrogate."""
+        surrogate, inner = self._loaded(search.target, search.images), self._inner
+        inner.check(surrogate)
+        crafting = inner._searching(surrogate, search.images, search.references, search.tokens)
+        crafting.begin(seeds)
+        return crafting
 
     def _loaded(self, target: Target, images: Images) -> Target:
         """The surrogate for this task, on the target's device; made once, and named in the key."""

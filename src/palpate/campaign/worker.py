@@ -1,13 +1,11 @@
 """Runs one cell, or a shard of one; safe to repeat."""
 
-import gc
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
+from palpate.attacks._memory import free_memory, out_of_memory
 from palpate.campaign.plan import Audit, Cell, protect
 from palpate.campaign.shards import Part, Shard, check_once
 from palpate.campaign.unit import Unit
@@ -68,7 +66,7 @@ class Worker:
             (shrunk or _ignore)(size)
             size //= 2
             self.memos.clear()
-            _free_memory()
+            free_memory()
         write_cell(home, record, found.outcomes, found.images)
         return ""
 
@@ -122,19 +120,6 @@ def failure(cell: Cell, error: Exception) -> CellRecord:
     return CellRecord(
         key=cell.key, status="error", trials=0, samples=0, notes=[], error=words, **cell.entry
     )
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may help: the device's memory, or this machine's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _ignore(size: int) -> None:
