@@ -104,7 +104,8 @@ def audit(
         confidence: level of the intervals.
         storage: how images are stored before they are judged: "float32" for as computed, "uint8",
             "png" or "jpeg:90"; see `palpate.storage.Storage`.
-        batch_size: samples per forward pass.
+        batch_size: samples per forward pass; halved for a cell that does not fit into memory, as
+            the journal of the run says.
         watch: called after every cell.
 
     Raises:
