@@ -174,3 +174,23 @@ def test_activations_say_nothing_of_the_memory(maker):
         for c in record.cells
     )
     assert not any("chance" in text for text in asked(dataclasses.replace(record, cells=cells)))
+
+
+def test_faults_without_a_clean_result_bring_nothing_to_chance(maker):
+    flips(maker, lambda t, i: maker.lost(i, trial=t), group="stem")
+    (maker.folder / "cells" / f"{maker.plan[0]['key']}.json").unlink()
+    assert not [q for q in asked(maker.write()) if q.startswith("Can one flip")]
+
+
+def test_a_mean_that_the_cases_gainsay_makes_no_model_better(synthetic, tmp_path):
+    """Most images are a little better with one model, and the mean is with the other."""
+    maker = synthetic.Maker(tmp_path, cases=60, kind="segmentation", positive=None)
+    for target, scores in (("mamba", [0.82] * 45 + [0.2] * 15), ("resnet", [0.8] * 60)):
+        rows = [
+            dataclasses.replace(maker.outcome(i, right=True), score=s, reference=(), decision=())
+            for i, s in enumerate(scores)
+        ]
+        maker.cell(target, outcomes=rows)
+        maker.cell(target, "corruptions", "gaussian_noise", setting={"severity": 1}, outcomes=rows)
+    found = answer(maker.write(), "Which model is better")
+    assert found.verdict == "cannot tell"

@@ -288,3 +288,27 @@ def test_masks_are_compared_by_dice(synthetic, tmp_path):
     assert (row.metric, row.verdict, row.losses) == ("dice", "worse", 40)
     assert row.low <= -0.09 >= row.value
     assert "bootstrap by case" in row.method
+
+
+def test_more_cases_that_gain_make_no_loss_sure(synthetic, tmp_path):
+    """The sign test is sure of the gains, the interval of the falling mean: nothing is sure."""
+    maker = synthetic.Maker(tmp_path, cases=60, kind="segmentation", targets=("mamba",))
+
+    def run(name, scores):
+        one = dataclasses.replace(maker, folder=tmp_path / name, plan=[])
+        rows = [
+            dataclasses.replace(one.outcome(i, right=True), score=s, reference=(), decision=())
+            for i, s in enumerate(scores)
+        ]
+        _rename(one, one.cell("mamba", outcomes=rows), name)
+        return one.write()
+
+    before = run("before", [0.8] * 60)
+    (row,) = compare(before, run("after", [0.82] * 45 + [0.2] * 15))
+    assert row.high < 0
+    assert row.p_holm < 0.05
+    assert row.verdict == "cannot tell"
+    (row,) = compare(run("after", [0.82] * 45 + [0.2] * 15), before)
+    assert row.verdict == "cannot tell"
+    (row,) = compare(before, run("after", [0.6] * 45 + [0.81] * 15))
+    assert row.verdict == "worse"

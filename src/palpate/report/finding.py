@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from palpate.record import Record
 from palpate.statistics.cells import Cells
-from palpate.statistics.paired import Difference
+from palpate.statistics.paired import Difference, way
 from palpate.statistics.strata import WorstFault
 from palpate.statistics.summary import Row
 
@@ -105,9 +105,9 @@ def finding(
     if difference.high < 0:
         if limit is not None and row.high <= limit:
             return "breaks"
-        # the test counts cases, the interval is of their mean: both must point down
-        sure = (difference.p_holm or 0.0) < 1 - confidence
-        return "weakens" if sure and difference.losses > difference.gains else "may weaken"
+        down = way(difference.value, gains=difference.gains, losses=difference.losses) < 0
+        sure = down and (difference.p_holm or 0.0) < 1 - confidence
+        return "weakens" if sure else "may weaken"
     if _guesses(clean, chance):
         return "cannot judge"
     if limit is not None and clean.value + difference.low <= limit:

@@ -14,7 +14,7 @@ from palpate.record import Record
 from palpate.report import words
 from palpate.report.answer import Answer, Question
 from palpate.report.fault_words import measured
-from palpate.report.headline import chance_level
+from palpate.report.finding import chance_level, classes_present
 from palpate.report.ladders import model_of, models_of
 from palpate.report.mask_questions import mask_questions
 from palpate.report.prompt_questions import prompt_questions
@@ -22,7 +22,7 @@ from palpate.statistics.bend import bends
 from palpate.statistics.cells import Cells, is_chosen
 from palpate.statistics.critical import Critical, critical_bits, fates
 from palpate.statistics.estimate import Estimate
-from palpate.statistics.paired import Difference, label
+from palpate.statistics.paired import Difference, label, way
 from palpate.statistics.strata import sites_of
 from palpate.statistics.summary import Row, Summary
 from palpate.statistics.table import Table
@@ -45,7 +45,7 @@ def questions(
         differences: its paired differences.
     """
     known = Table(tuple(critical_bits(record).find(perturbation="weight_bit_flip")))
-    classes = max(1, len(record.manifest["dataset"]["task"]["classes"]))
+    classes = classes_present(record)
     asked = (
         (f"Does PGD take it near zero (below {NEAR_ZERO:.0%}) at 1/255?", _near_zero(summary)),
         ("Does the score fall gradually, then sharply, as patches are dropped?", _gradual(record)),
@@ -113,6 +113,8 @@ def _to_chance(record: Record, known: Table[Critical]) -> Iterator[Answer]:
     needed: dict[str, int] = {}
     for cell in cells.finished("faults"):
         fatal = fates(cells.rows(cell), cell.trials, kind=cells.task.kind)[2]
+        if np.isnan(fatal).any():
+            continue  # without a clean result there is nothing to fall from
         if is_chosen(cell.notes):
             numbers = [n["flips"] for n, f in zip(cell.notes, fatal.tolist(), strict=True) if f]
             needed[label(cell)] = min([needed.get(label(cell), _MANY), *numbers])
@@ -183,7 +185,7 @@ def _better(differences: Table[Difference], summary: Summary, *, classes: int) -
     for (one, other), rows in pairs.items():
         clean = next((r for r in rows if r.family == "none"), None)
         told = [r for r in rows if r.family != "none"]
-        sure = [r for r in told if r.p_holm is not None and r.p_holm < 0.05]
+        sure = [r for r in told if r.p_holm is not None and r.p_holm < 0.05 and _way(r)]
         true = [r for r in sure if not _is_hollow(r, summary, classes=classes)]
         better, worse = sum(r.value > 0 for r in true), sum(r.value < 0 for r in true)
         verdict = {(True, False): one, (False, True): other, (True, True): "it depends"}
@@ -205,6 +207,10 @@ def _better(differences: Table[Difference], summary: Summary, *, classes: int) -
         yield Answer(who, verdict.get((better > 0, worse > 0), "cannot tell"), text)
 
 
+def _way(row: Difference) -> int:
+    return way(row.value, gains=row.gains, losses=row.losses)
+
+
 def _is_hollow(row: Difference, summary: Summary, *, classes: int) -> bool:
     """Whether the better model only repeats the most frequent answer."""
     winner = row.target if row.value > 0 else row.other
@@ -212,7 +218,7 @@ def _is_hollow(row: Difference, summary: Summary, *, classes: int) -> bool:
         metric="balanced_accuracy", perturbation=row.perturbation, setting=row.setting
     )
     own = [r for r in found if model_of(r) == winner and r.low is not None]
-    return any((r.low or 0.0) <= 1 / classes for r in own)
+    return classes > 1 and any((r.low or 0.0) <= 1 / classes for r in own)
 
 
 def _above(low: float | None, high: float | None, limit: float, *, yes: str, no: str) -> str:

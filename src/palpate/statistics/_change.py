@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from palpate.statistics.paired import holm
+from palpate.statistics.paired import holm, way
 
 Verdict = Literal[
     "better",
@@ -82,8 +82,10 @@ def judged(rows: list[Change], *, margin: float | None, confidence: float) -> It
 
 def _verdict(row: Change, *, margin: float | None, level: float) -> Verdict:
     """Better and worse need the interval and the adjusted p-value, a margin the interval alone."""
-    low, high = (-row.high, -row.low) if row.metric == "sdc_rate" else (row.low, row.high)
-    sure = row.p_holm < level
+    unpaired = row.metric == "sdc_rate"
+    low, high = (-row.high, -row.low) if unpaired else (row.low, row.high)
+    told = unpaired or way(row.value, gains=row.gains, losses=row.losses) != 0
+    sure = told and row.p_holm < level
     if sure and low > 0:
         return "better"
     worse = sure and high < 0

@@ -152,6 +152,19 @@ def sign_test(differences: Values, cases: NDArray[np.intp]) -> tuple[int, int, f
     return gains, losses, min(p, 1.0)
 
 
+def way(mean: float, *, gains: int, losses: int) -> int:
+    """1 or -1 where the mean and the greater number of cases point there; 0 where they disagree.
+
+    The sign test is of the cases: its p-value says nothing of a mean that goes the other way.
+
+    Args:
+        mean: difference.
+        gains: cases whose net difference is positive.
+        losses: cases whose net difference is negative.
+    """
+    return int(mean > 0 and gains > losses) - int(mean < 0 and losses > gains)
+
+
 def holm(p_values: list[float]) -> list[float]:
     """P-values adjusted by Holm's step-down method (Scandinavian J. of Statistics 6, 1979)."""
     adjusted, floor = [0.0] * len(p_values), 0.0
