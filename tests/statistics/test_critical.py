@@ -102,3 +102,40 @@ def test_several_flips_and_chosen_ones_count_no_bits(maker, note):
         **note,
     )
     assert not critical_bits(made)
+
+
+@pytest.mark.parametrize(("clean", "fatal"), [(36, 0.5), (28, 0.0)])
+def test_a_model_that_guesses_has_no_fatal_bit(maker, clean, fatal):
+    """30 of 40 have the most frequent class; half of the faults leave 20 right."""
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=i < clean) for i in range(40)])
+    found = critical_bits(one_cell(maker, lambda t, i: i < (20 if t % 2 else clean)))
+    (whole,) = found.find(by="all")
+    assert whole.harmful.value == pytest.approx(0.5)
+    assert whole.fatal.value == pytest.approx(fatal)
+
+
+def test_without_a_clean_result_nothing_is_known_of_harm(maker):
+    found = critical_bits(one_cell(maker, lambda t, i: i < 20))
+    (whole,) = found.find(by="all")
+    assert whole.critical.value == 0
+    assert (whole.harmful.value, whole.fatal.value) == (None, None)
+
+
+def one_cell(maker, right):
+    """Twenty single flips of one tensor."""
+    notes = [
+        {"stratum": "model", "share": 1.0, "flips": 1, "sites": [site("a.weight")]}
+        for _ in range(20)
+    ]
+    notes[0]["population"] = POPULATION
+    rows = [maker.outcome(i, right=right(t, i), trial=t) for t in range(20) for i in range(40)]
+    maker.cell(
+        "mamba",
+        "faults",
+        "weight_bit_flip",
+        setting={"flips": 1},
+        trials=20,
+        outcomes=rows,
+        notes=notes,
+    )
+    return maker.write()

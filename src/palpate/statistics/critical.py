@@ -160,7 +160,10 @@ def _part(
 
 
 def fates(rows: Rows, trials: int, *, kind: str) -> tuple[Values, Values, Values]:
-    """Per trial of a cell, whether it is critical, harmful and fatal.
+    """Per trial of a cell, whether it is critical, harmful and fatal; NaN where clean is not known.
+
+    A model that is no better than always giving the most frequent answer has nothing to lose: no
+    fault is fatal to it.
 
     Args:
         rows: of the cell.
@@ -174,8 +177,8 @@ def fates(rows: Rows, trials: int, *, kind: str) -> tuple[Values, Values, Values
     left = np.bincount(trial, weights=scores(rows), minlength=trials) / count
     chance = clean / 2
     if kind == "classification":
-        labels = rows["reference"][trial == 0, 0]
-        chance = np.full(trials, np.unique(labels, return_counts=True)[1].max() / len(labels))
-    found = (silent > 0, left < (1 - HARM) * clean, left <= chance + 1e-12)
-    critical, harmful, fatal = (f.astype(np.float64) for f in found)
-    return critical, harmful, fatal
+        counts = np.unique(rows["reference"][trial == 0, 0], return_counts=True)[1]
+        chance = np.full(trials, counts.max() / counts.sum()) if len(counts) > 1 else chance
+    harmful = np.where(np.isnan(clean), np.nan, left < (1 - HARM) * clean)
+    falls = (left <= chance + 1e-12) & (clean > chance + 1e-12)
+    return (silent > 0).astype(np.float64), harmful, np.where(np.isnan(clean), np.nan, falls)
