@@ -94,3 +94,12 @@ def test_misspelt_defences_and_metrics_are_refused_before_compute(tmp_path):
         with pytest.raises(ConfigError, match="did you mean"):
             palpate.audit(target, samples(), ["fgsm"], store=tmp_path / "run", **wrong)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_disturbance_asked_for_twice_is_one(tmp_path):
+    """Else it would count twice in the correction of every p-value."""
+    target = palpate.wrap(network(), task=TASK)
+    asked = ["fgsm", palpate.attacks.Fgsm(), {"name": "fgsm", "epsilon": ["2/255", "8/255"]}]
+    run = palpate.audit(target, samples(), asked, store=tmp_path / "run")
+    settings = [e["setting"]["epsilon"] for e in run.record.manifest["plan"] if e["setting"]]
+    assert settings == pytest.approx([2 / 255, 8 / 255])

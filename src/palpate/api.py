@@ -8,7 +8,7 @@ from torch import nn
 
 from palpate import registry
 from palpate.campaign.drive import Watch, drive
-from palpate.campaign.plan import Audit, Placed, expand
+from palpate.campaign.plan import Audit, Placed, each_once, expand
 from palpate.config import (
     NO_DEFENCE,
     AuditConfig,
@@ -152,7 +152,7 @@ def _placed(asked: Sequence[Asked]) -> list[Placed]:
             placed += expand([spec])
     if not placed:
         raise ConfigError("perturbations: expected at least one, got none")
-    return placed
+    return each_once(placed)
 
 
 def _spec(component: Perturbation) -> Spec:

@@ -1,6 +1,6 @@
 """An audit becomes cells, each named by the hash of all that determines its result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -139,13 +139,20 @@ def resolve(config: AuditConfig, base: Path, limit: int | None = None) -> Audit:
 
 def expand(specs: Sequence[Spec], base: Path | None = None) -> list[Placed]:
     """Build every perturbation, sweeps expanded, each setting once; paths start from `base`."""
-    placed: dict[str, Placed] = {}
-    for spec in specs:
-        family = configuration.perturbation_family(spec["name"])
-        for one in configuration.sweep(family, spec):
-            component = configuration.build(family, one, base)
-            placed.setdefault(registry.canonical([family, repr(component)]), (family, component))
-    return list(placed.values())
+    families = [configuration.perturbation_family(spec["name"]) for spec in specs]
+    return each_once(
+        (family, configuration.build(family, one, base))
+        for family, spec in zip(families, specs, strict=True)
+        for one in configuration.sweep(family, spec)
+    )
+
+
+def each_once(placed: Iterable[Placed]) -> list[Placed]:
+    """The same without repetitions: one cell counted twice would weaken every adjusted p-value."""
+    distinct: dict[str, Placed] = {}
+    for family, component in placed:
+        distinct.setdefault(registry.canonical([family, repr(component)]), (family, component))
+    return list(distinct.values())
 
 
 def make_plan(audit: Audit) -> Plan:
