@@ -47,6 +47,8 @@ def test_classes_that_share_patients_are_not_taken_as_independent():
     apart = estimate(macro, Design(np.arange(8), trials), **HOW)
     shared = estimate(macro, Design(np.arange(8) // 2, trials), **HOW)
     assert shared.low < apart.low
+    assert apart.units == pytest.approx(8)
+    assert shared.units == pytest.approx(4)  # each patient is in both halves, and is one
 
 
 def test_coverage_over_strata_of_unequal_size_and_rate():

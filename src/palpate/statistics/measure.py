@@ -27,7 +27,8 @@ def estimate(
         return proportions.share(measured.values, design, confidence=confidence)
     if isinstance(measured, Macro):
         parts = [proportions.share(p.values, design, confidence=confidence) for p in measured.parts]
-        return proportions.weighted_mean(parts, linked=_linked(measured, design))
+        found = proportions.weighted_mean(parts, linked=_linked(measured, design))
+        return replace(found, units=found.units * _unshared(measured, design))
     draw = rng("bootstrap", name)
     if isinstance(measured, Ratio):
         return resampling.ratio(
@@ -122,5 +123,10 @@ def widened(found: Estimate, measured: Ratio, *, missed: float) -> Estimate:
 
 def _linked(measured: Macro, design: Design) -> bool:
     """Whether one case has rows in more than one part."""
+    return _unshared(measured, design) < 1
+
+
+def _unshared(measured: Macro, design: Design) -> float:
+    """Cases over cases counted once in each part: 1 where no part shares one with another."""
     holders = [set(design.cases[~np.isnan(p.values)].tolist()) for p in measured.parts]
-    return sum(len(h) for h in holders) > len(set().union(*holders))
+    return len(set().union(*holders)) / max(1, sum(len(h) for h in holders))
