@@ -80,3 +80,9 @@ def test_confident_answers_are_not_tied(make_rows, binary, value):
     assert value(Auc().measure(rows, binary), rows) == pytest.approx(
         roc_auc_score(reference, z), abs=1e-6
     )
+
+
+def test_labels_that_are_all_alike_are_counted(make_rows):
+    reference = [[1, 0, 1], [1, 1, 0], [1, 0, 0]]
+    rows = make_rows(reference, reference, probabilities=np.full((3, 3), 0.5))
+    assert Auc().note(rows) == "1 of 3 labels without a positive or a negative"

@@ -1,9 +1,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from palpate import registry
+from palpate.metrics.auc import Auc
+from palpate.metrics.balanced_accuracy import BalancedAccuracy
+from palpate.metrics.sensitivity import Sensitivity
+from palpate.metrics.specificity import Specificity
 
 NAMES = registry.names("metrics")
 
@@ -25,3 +30,11 @@ def test_no_tensor_library_is_imported():
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("metric", [Auc, BalancedAccuracy, Sensitivity, Specificity])
+def test_classes_without_a_sample_are_said(make_rows, metric):
+    rows = make_rows([0, 0, 2, 2], [0, 1, 2, 2], probabilities=np.full((4, 3), 1 / 3))
+    assert metric().note(rows) == "no sample of 1 of 3 classes"
+    whole = make_rows([0, 1, 2, 2], [0, 1, 2, 2], probabilities=np.full((4, 3), 1 / 3))
+    assert metric().note(whole) == ""

@@ -36,3 +36,14 @@ def test_no_lesion_free_sample_has_no_value(mask_rows, disc, organs, value):
     rows = mask_rows(lesion, lesion)
 
     assert value(PhantomCreated().measure(rows, organs), rows) is None
+
+
+def test_a_clean_answer_that_was_lost_was_not_empty(mask_rows, disc, organs, value):
+    lesion, empty = disc(8, 8, 4), disc(99, 99, 1)
+    rows = mask_rows(np.array([[lesion], [empty]]), np.array([[empty]] * 2))
+    for name in ("decided", "found", "overlap"):
+        rows[f"clean_region_{name}"] = np.zeros((2, 1))
+    rows["clean_score"] = np.array([0.0, 1.0])  # the first was not finite when clean
+
+    assert value(PhantomCreated().measure(rows, organs), rows) == 0.0
+    assert PhantomCreated().note(rows).startswith("valid 1/2")

@@ -43,3 +43,19 @@ def test_another_attack_that_moved_the_sample_makes_it_count(make_rows, binary, 
 def test_multi_label_counts_labels(make_rows, labels, value):
     rows = make_rows([[1, 0, 1]], [[1, 0, 0]], clean=[[1, 1, 1]])
     assert value(RobustAccuracy().measure(rows, labels), rows) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "unable"),
+    [
+        (["no gradient"] * 2, True),
+        (["no gradient", "ok"], False),  # acted on one that still stands
+        (["ok", "no gradient"], False),
+    ],
+)
+def test_masks_stand_by_their_score(mask_rows, disc, status, unable):
+    lesion = np.array([[disc(8, 8, 4)]] * 2)
+    rows = mask_rows(lesion, lesion) | {"status": np.array(status)}
+    assert could_not_attack(rows) == unable
+    fell = mask_rows(np.array([[disc(8, 8, 4)], [disc(20, 20, 4)]]), lesion, clean=lesion)
+    assert not could_not_attack(fell | {"status": np.array(["no gradient", "ok"])})

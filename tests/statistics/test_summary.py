@@ -272,3 +272,30 @@ def test_no_tensor_library_is_imported():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_number_of_an_attack_says_where_it_could_not_act(attacked):
+    """Also Dice, which is that of the clean images then."""
+    rows = attacked.outcome
+    region = Region(30, 30, 30, 0.0, 1.0, 1, 1)
+    for name, stuck in (("pgd", 40), ("bim", 5)):
+        outcomes = [
+            rows(
+                i,
+                right=True,
+                score=1.0,
+                regions=(region,),
+                pixels=784,
+                status=Status.NO_GRADIENT if i < stuck else Status.OK,
+            )
+            for i in range(40)
+        ]
+        setting = {"epsilon": 0.1, "norm": "linf"}
+        attacked.cell("unet", "attacks", name, setting=setting, outcomes=outcomes)
+    summary = summarise(attacked.write())
+    found = {
+        name: {r.metric: r.note for r in summary.find(perturbation=name)} for name in ("pgd", "bim")
+    }
+    assert found["pgd"]["dice"] == "could not attack"
+    assert found["bim"]["dice"] == "no gradient or no movement in 5 of 40 tries"
+    assert all("could not attack" in note for note in found["pgd"].values())

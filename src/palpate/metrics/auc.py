@@ -16,6 +16,7 @@ from palpate.metrics.base import (
     Rows,
     TaskInfo,
     Values,
+    absent_classes,
 )
 
 _NEAR_ONE = 0.999
@@ -60,6 +61,15 @@ class Auc(Metric):
 
         smallest = int(per_label[usable].min()) // max(len(trials), 1) if len(usable) else 0
         return Functional(evaluate, len(scores), smallest)
+
+    @override
+    def note(self, rows: Rows) -> str:
+        labels = rows["reference"].shape[1]
+        if labels == 1:
+            return absent_classes(rows)
+        share = (rows["reference"] == 1).mean(axis=0)
+        alike = int(((share == 0) | (share == 1)).sum())
+        return f"{alike} of {labels} labels without a positive or a negative" if alike else ""
 
 
 def weighted_auc(scores: Values, positive: NDArray[np.bool_], weights: Values) -> Values:

@@ -5,7 +5,16 @@ from typing import ClassVar, final
 
 from typing_extensions import override
 
-from palpate.metrics.base import CLASSES, INPUTS, Measurement, Metric, Rows, TaskInfo, macro_recall
+from palpate.metrics.base import (
+    CLASSES,
+    INPUTS,
+    Measurement,
+    Metric,
+    Rows,
+    TaskInfo,
+    absent_classes,
+    macro_recall,
+)
 
 
 @final
@@ -23,3 +32,7 @@ class BalancedAccuracy(Metric):
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
         return macro_recall(rows)
+
+    @override
+    def note(self, rows: Rows) -> str:
+        return absent_classes(rows)

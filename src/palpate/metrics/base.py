@@ -184,6 +184,12 @@ def beyond_recall_of(rows: Rows, label: int) -> Share:
     return Share(np.where(there, (decided >= 0) & (decided != label), np.nan))
 
 
+def absent_classes(rows: Rows) -> str:
+    """Says of how many classes there is no sample; empty where there is one of each."""
+    present, classes = len(np.unique(rows["reference"][:, 0])), rows["probabilities"].shape[1]
+    return f"no sample of {classes - present} of {classes} classes" if present < classes else ""
+
+
 def withstood(rows: Rows) -> tuple[Values, NDArray[np.bool_]]:
     """What survived an attack, per label, worst over the trials of each sample.
 

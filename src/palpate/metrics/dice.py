@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import numpy as np
 from typing_extensions import override
 
-from palpate.metrics._masks import sample_dice
+from palpate.metrics._masks import finite, has_regions, region, sample_dice
 from palpate.metrics.base import ALL, DENSE, Measurement, Metric, Ratio, Rows, TaskInfo
 
 
@@ -32,3 +32,11 @@ class Dice(Metric):
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
         score = sample_dice(rows)
         return Ratio(score, np.ones_like(score))
+
+    @override
+    def note(self, rows: Rows) -> str:
+        if not has_regions(rows):
+            return ""
+        drawn = (region(rows, "decided") + region(rows, "expected")).sum(axis=1)
+        empty = int(((drawn == 0) & finite(rows)[:, 0]).sum())
+        return f"both masks empty in {empty} of {len(drawn)}, which counts as 1" if empty else ""

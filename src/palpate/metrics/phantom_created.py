@@ -30,7 +30,9 @@ class PhantomCreated(MaskHappening):
 
     @override
     def counts(self, rows: Rows) -> NDArray[np.bool_]:
-        return (region(rows, "expected") == 0) & (clean_region(rows, "decided") == 0)
+        # a clean answer that was not finite marks nothing either, and scores 0
+        answered = (rows["clean_score"] > 0)[:, None]
+        return (region(rows, "expected") == 0) & (clean_region(rows, "decided") == 0) & answered
 
     @override
     def happened(self, rows: Rows) -> NDArray[np.bool_]:

@@ -47,8 +47,12 @@ class RobustAccuracy(Metric):
 
 def could_not_attack(rows: Rows) -> bool:
     """Whether samples still stand, and the attack could act on none of those."""
-    stood, untried = withstood(rows)
-    standing = np.nansum(stood, axis=1) > 0
+    if rows["reference"].shape[1] == 0:  # masks: no label is right or wrong, so the score tells
+        standing = (rows["clean_score"] > 0) & (rows["score"] >= rows["clean_score"])
+        untried = rows["status"] != "ok"
+    else:
+        stood, untried = withstood(rows)
+        standing = np.nansum(stood, axis=1) > 0
     return bool(standing.any() and untried[standing].all() and not _broken(rows))
 
 

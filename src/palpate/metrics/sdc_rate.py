@@ -15,7 +15,7 @@ class SdcRate(Metric):
     """Share of (trial, image) decisions changed by a fault without any notice.
 
     Compared with the golden (fault-free) decision, not with the reference, by the verdict of the
-    evaluation. Criterion `top1`: another first class.
+    evaluation. Criterion `top1`: another first class, of masks in any pixel, or any other label.
     """
 
     tasks: ClassVar[frozenset[str]] = LABELS | DENSE
@@ -24,7 +24,8 @@ class SdcRate(Metric):
     better: ClassVar = "lower"
     meaning: ClassVar[str] = (
         "Silent data corruption: share of (fault, image) pairs whose decision differs from the"
-        " fault-free one without any notice. Criterion: top1, the first class changes."
+        " fault-free one without any notice. Criterion: top1, the first class changes (of masks,"
+        " that of any pixel; of several labels, any)."
     )
 
     @override

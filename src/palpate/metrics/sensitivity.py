@@ -12,6 +12,7 @@ from palpate.metrics.base import (
     Metric,
     Rows,
     TaskInfo,
+    absent_classes,
     macro_recall,
     recall_of,
 )
@@ -32,3 +33,7 @@ class Sensitivity(Metric):
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
         return macro_recall(rows) if task.positive is None else recall_of(rows, task.positive)
+
+    @override
+    def note(self, rows: Rows) -> str:
+        return absent_classes(rows)

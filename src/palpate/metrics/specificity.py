@@ -16,6 +16,7 @@ from palpate.metrics.base import (
     Share,
     TaskInfo,
     Values,
+    absent_classes,
     beyond_recall_of,
     recall_of,
 )
@@ -49,6 +50,10 @@ class Specificity(Metric):
         return Functional(
             lambda weights: _macro(rest, weights), len(rows["trial"]), int(counts.min())
         )
+
+    @override
+    def note(self, rows: Rows) -> str:
+        return absent_classes(rows)
 
 
 def _macro(parts: list[Share], weights: Values) -> Values:

@@ -226,18 +226,21 @@ def _note(metric: Metric, rows: Rows, found: Estimate, notes: list[dict[str, Any
 def _general_note(metric: Metric, rows: Rows, found: Estimate, notes: list[dict[str, Any]]) -> str:
     if found.value is None and found.method.startswith("no clean"):
         return found.method
-    if metric.families == ATTACKS:
-        if could_not_attack(rows):
-            return "could not attack"
-        stuck = int((rows["status"] != "ok").sum())
-        if stuck:
-            return f"no gradient or no movement in {stuck} of {len(rows['status'])} tries"
+    said: list[str] = []
+    stuck = int((rows["status"] != "ok").sum())
+    if stuck:
+        tries = f"no gradient or no movement in {stuck} of {len(rows['status'])} tries"
+        said.append("could not attack" if could_not_attack(rows) else tries)
     if is_chosen(notes):
-        return f"{CHOSEN}: says what an adversary can do, not how often a random fault does it"
+        said.append(
+            f"{CHOSEN}: says what an adversary can do, not how often a random fault does it"
+        )
     lost = int((~rows["finite"].astype(bool)).sum())
     if lost and not metric.families <= FAULTS:
-        return f"{lost} of {len(rows['finite'])} outputs non-finite, counted as wrong"
-    return "" if found.value is not None and found.low is not None else found.method
+        said.append(f"{lost} of {len(rows['finite'])} outputs non-finite, counted as wrong")
+    if not said and (found.value is None or found.low is None):
+        said.append(found.method)
+    return "; ".join(said)
 
 
 def _row(cell: CellRecord, setting: str, metric: Metric, found: Estimate, *, note: str) -> Row:
