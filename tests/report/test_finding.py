@@ -216,3 +216,17 @@ def test_what_could_not_be_judged_is_said_beside_what_could(make):
     calm = verdict(Evidence(record, summary, none_failed, *rest))
     assert calm.verdict.startswith("No loss was shown")
     assert calm.verdict.endswith("Attacks gave no number.")
+
+
+def test_one_answer_is_held_against_the_classes_that_are_there(make):
+    """Of three classes two have samples, so one answer is right for half of them, not a third."""
+    maker = make(60, classes=("a", "b", "c"), positive=None)
+    maker.reference = lambda i: i % 2
+    maker.cell("mamba", outcomes=rows(maker, lambda i: i < 55))
+    moved = rows(maker, lambda i: i % 2 or i < 8, l2=1.0)
+    maker.cell("mamba", "corruptions", "gaussian_noise", setting={"severity": 1}, outcomes=moved)
+    record = maker.write()
+    assert classes_present(record) == 2
+    line = found(record)[1]["Corruptions"]
+    assert line.finding == "breaks"
+    assert "always gives one answer: balanced accuracy 56.7" in line.text
