@@ -153,7 +153,6 @@ def _outcomes(
     columns = _Columns(prediction, golden, references, decided=decided)
     same = world.last is None or torch.equal(world.last, world.batch.images)
     last = columns.score if same else _last_scores(world, references)
-    regions = known.of(prediction)
     moved = world.batch.images - clean.images
     linf, l2, l0 = (size(moved, norm).tolist() for norm in ("linf", "l2", "l0"))
     traces = world.traces or (Trace(),) * len(clean)
@@ -176,7 +175,7 @@ def _outcomes(
             l2=l2[i],
             l0=l0[i],
             status=world.status[i],
-            regions=regions[i],
+            regions=regions,
             prompt="" if world.batch.prompts is None else world.batch.prompts[i],
             pixels=columns.pixels,
             wrong_pixels=columns.wrong_pixels[i],
@@ -188,7 +187,7 @@ def _outcomes(
             certified=proved[i].certified,
             abstained=proved[i].abstained,
         )
-        for i in range(len(clean))
+        for i, regions in enumerate(known.of(prediction))
     ]
 
 

@@ -49,6 +49,7 @@ def test_faults_are_offered_too():
 
 def test_an_audit_refuses_at_planning_and_runs_the_rest(tmp_path):
     samples = palpate.load_dataset("medmnist", limit=4)
+    torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 2)).eval()
     target = sealed(palpate.wrap(module, task=samples.task))
     blind = [{"name": name, "queries": 20} for name in ("square", "nes", "simba", "hop_skip_jump")]
@@ -78,6 +79,7 @@ BLIND = {"queries": 30}
 def test_several_labels_and_prompts_are_served(name, setting):
     attack = registry.create("attacks", name, {"epsilon": 0.2, **setting})
     given = batch(3)
+    torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4)).eval()
     several = palpate.wrap(module, task=palpate.MultiLabel(("a", "b", "c", "d")))
     labels = (several.logits(given.images) > 0).long().detach()

@@ -238,11 +238,7 @@ class Search:
     ) -> None:
         """Keep iterates that are better than all before; whoever asks the target calls it.
 
-        Args:
-            images: the iterates.
-            rows: as in `gradient`.
-            logits: what the target said of them.
-            loss: their cross-entropy where it is known.
+        `loss` is their cross-entropy where it is known.
         """
         self.passes += len(images)
         if loss is None:
