@@ -59,11 +59,11 @@ def test_settings_reach_the_recipe_and_an_unnamed_output_is_named_after_them(tmp
     assert card["name"] == card["recipe"]["output"] == "slim_2_breastmnist_28"
 
 
-def start_from(folder, **start):
-    """A second recipe that begins with what the first one made, at a rate of next to nothing."""
+def start_from(folder, *, rate=1e-12, **start):
+    """A second recipe that begins with what the first one made, by default without learning."""
     given = json.dumps({"weights": "out/tiny.safetensors", **start})
     (folder / "second.yaml").write_text(
-        RECIPE.replace("tiny", "second") + f"start: {given}\nlearning_rate: 1.0e-12\n"
+        RECIPE.replace("tiny", "second") + f"start: {given}\nlearning_rate: {rate:e}\n"
     )
     return train_recipe(folder / "second.yaml", say=print)
 
@@ -79,6 +79,11 @@ def test_a_recipe_may_begin_with_part_of_the_weights_of_another(tmp_path):
     assert kept == {n for n in weights if n.startswith("layer1.")} != set()
     part = {n: t for n, t in first.items() if n.startswith("layer1.")}
     assert card["start_digest"] == tensors_digest(part)
+
+    made = start_from(tmp_path, rate=0.1, part="layer1.", frozen=True)
+    third = load_file(made)
+    assert all(torch.equal(third[n], first[n]) for n in kept)
+    assert all(not torch.allclose(third[n], second[n], atol=1e-3) for n in weights - kept)
 
     with pytest.raises(ConfigError, match="start: expected tensors that begin with 'stage'"):
         start_from(tmp_path, part="stage")

@@ -17,12 +17,14 @@ class Start(BaseModel):
     Attributes:
         weights: checkpoint, from the folder of the recipe.
         part: take the tensors whose names begin so, and leave the others fresh; empty for all.
+        frozen: learn the others only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: str
     part: str = ""
+    frozen: bool = False
 
 
 class Recipe(BaseModel):

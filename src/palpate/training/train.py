@@ -38,6 +38,9 @@ def _begun(recipe: Recipe, build: Callable[[], nn.Module], start: State | None) 
         model = build().to(recipe.device)
     if start is not None:
         fit_state(model, {**model.state_dict(), **start}, Path("start"))
+    if recipe.start is not None and recipe.start.frozen:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(recipe.start.part))
     return model
 
 
