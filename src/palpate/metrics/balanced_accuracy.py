@@ -5,25 +5,15 @@ from typing import ClassVar, final
 
 from typing_extensions import override
 
-from palpate.metrics.base import (
-    CLASSES,
-    INPUTS,
-    Measurement,
-    Metric,
-    Rows,
-    TaskInfo,
-    absent_classes,
-    macro_recall,
-)
+from palpate.metrics._recall import RecallMetric
+from palpate.metrics.base import Measurement, Rows, TaskInfo, macro_recall
 
 
 @final
 @dataclass(frozen=True)
-class BalancedAccuracy(Metric):
+class BalancedAccuracy(RecallMetric):
     """Mean over the classes of the share of their samples decided rightly."""
 
-    tasks: ClassVar[frozenset[str]] = CLASSES
-    families: ClassVar[frozenset[str]] = INPUTS
     meaning: ClassVar[str] = (
         "Mean over the classes of the share of each class decided rightly (macro recall). Classes"
         " without a sample are left out. A non-finite output is wrong."
@@ -32,7 +22,3 @@ class BalancedAccuracy(Metric):
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
         return macro_recall(rows)
-
-    @override
-    def note(self, rows: Rows) -> str:
-        return absent_classes(rows)

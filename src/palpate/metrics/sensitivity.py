@@ -5,14 +5,11 @@ from typing import ClassVar, final
 
 from typing_extensions import override
 
+from palpate.metrics._recall import RecallMetric
 from palpate.metrics.base import (
-    CLASSES,
-    INPUTS,
     Measurement,
-    Metric,
     Rows,
     TaskInfo,
-    absent_classes,
     macro_recall,
     recall_of,
 )
@@ -20,11 +17,9 @@ from palpate.metrics.base import (
 
 @final
 @dataclass(frozen=True)
-class Sensitivity(Metric):
+class Sensitivity(RecallMetric):
     """Recall of the positive class; macro average one-vs-rest if the task names none."""
 
-    tasks: ClassVar[frozenset[str]] = CLASSES
-    families: ClassVar[frozenset[str]] = INPUTS
     meaning: ClassVar[str] = (
         "Share of the positive class decided as positive; where the task names no positive class,"
         " the mean of this over the classes. A non-finite output is wrong."
@@ -33,7 +28,3 @@ class Sensitivity(Metric):
     @override
     def measure(self, rows: Rows, task: TaskInfo) -> Measurement:
         return macro_recall(rows) if task.positive is None else recall_of(rows, task.positive)
-
-    @override
-    def note(self, rows: Rows) -> str:
-        return absent_classes(rows)

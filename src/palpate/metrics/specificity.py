@@ -6,17 +6,14 @@ from typing import ClassVar, final
 import numpy as np
 from typing_extensions import override
 
+from palpate.metrics._recall import RecallMetric
 from palpate.metrics.base import (
-    CLASSES,
-    INPUTS,
     Functional,
     Measurement,
-    Metric,
     Rows,
     Share,
     TaskInfo,
     Values,
-    absent_classes,
     beyond_recall_of,
     recall_of,
 )
@@ -24,15 +21,13 @@ from palpate.metrics.base import (
 
 @final
 @dataclass(frozen=True)
-class Specificity(Metric):
+class Specificity(RecallMetric):
     """Share of the samples of other classes not decided as the positive class.
 
     Without a positive class: macro average one-vs-rest over the classes present. With two classes
     and a positive one this is the recall of the other class. A missing decision is wrong.
     """
 
-    tasks: ClassVar[frozenset[str]] = CLASSES
-    families: ClassVar[frozenset[str]] = INPUTS
     meaning: ClassVar[str] = (
         "Share of the samples that are not positive decided as not positive; where the task names"
         " no positive class, the mean of this over the classes. A non-finite output is wrong."
@@ -50,10 +45,6 @@ class Specificity(Metric):
         return Functional(
             lambda weights: _macro(rest, weights), len(rows["trial"]), int(counts.min())
         )
-
-    @override
-    def note(self, rows: Rows) -> str:
-        return absent_classes(rows)
 
 
 def _macro(parts: list[Share], weights: Values) -> Values:
