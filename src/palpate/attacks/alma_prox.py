@@ -34,6 +34,7 @@ from palpate.attacks._climb import check_steps
 from palpate.attacks._gradient import Search
 from palpate.attacks._lagrangian import Lagrangian
 from palpate.attacks._nearest import MinimalAttack
+from palpate.attacks._places import leads
 from palpate.attacks._projection import shaped, size
 from palpate.attacks._prox import prox_linf
 from palpate.attacks._success import Success
@@ -142,11 +143,10 @@ class _Lead:
 
     def __init__(self, search: Search) -> None:
         clean = search.look(search.images).logits
+        count, classes = clean.shape[:2]
         self._exclusive = Prediction(clean, search.target.task).exclusive
-        classes = clean.shape[1]
-        self._labels = search.references.reshape(
-            len(clean), *((-1,) if self._exclusive else (classes, -1))
-        )
+        self._references = search.references
+        self._shape = (count, -1) if self._exclusive else (count, classes, -1)
         self._ratio = self._exclusive and classes > 2
         self._unit = torch.ones_like(clean[:1, :1].flatten())
         raw = self._raw(clean)
@@ -155,22 +155,16 @@ class _Lead:
 
     def lagrangian(self, steps: int, *, may_fail: float) -> Lagrangian:
         """With one multiplier of 1 per pixel."""
-        return Lagrangian(
-            torch.ones_like(self._labels.flatten(1), dtype=torch.float64), may_fail, steps
-        )
+        ones = torch.ones_like(self._references, dtype=torch.float64)
+        return Lagrangian(ones.reshape(len(ones), -1), may_fail, steps)
 
     def of(self, logits: Logits) -> Tensor:
         """(batch, pixels), differentiable, below 0 where a pixel is wrong."""
         return (self._raw(logits) / self._unit).flatten(1) + _TIE
 
     def _raw(self, logits: Logits) -> Tensor:
-        flat = logits.reshape(*logits.shape[:2], -1)
-        if not self._exclusive:
-            return torch.where(self._labels > 0, flat, -flat)
-        labels = self._labels.unsqueeze(1)
-        true = flat.gather(1, labels).squeeze(1)
-        lead = true - flat.scatter(1, labels, -torch.inf).amax(dim=1)
+        lead = leads(logits, self._references, exclusive=self._exclusive).reshape(self._shape)
         if self._ratio:
-            top = flat.detach().topk(3, dim=1).values
+            top = logits.detach().reshape(*logits.shape[:2], -1).topk(3, dim=1).values
             lead = lead / (top[:, 0] - top[:, 2]).clamp(min=_TINY)
         return lead
