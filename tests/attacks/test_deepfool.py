@@ -1,13 +1,15 @@
+import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
-from palpate.attacks._contrast import onto_plane
+from palpate.attacks._contrast import Contrasts, common_plane, onto_plane
 from palpate.attacks._projection import size
 from palpate.attacks.deepfool import Deepfool
 from palpate.contracts.oracles import batch, linear, probe
 from palpate.errors import CapabilityError, ConfigError
-from palpate.types import Bounds
+from palpate.targets.base import Target
+from palpate.types import Bounds, MultiLabel
 
 
 def closest(images, gap, slope, norm):
@@ -113,8 +115,87 @@ def test_what_is_wrong_already_stays():
     assert torch.equal((found == given.images).flatten(1).all(1), wrong)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("criterion", "bar", "count"),
+    [("pixel_success", 0.01, 1), ("dice_below", 0.5, 3), ("pixel_success", 1.0, 4)],
+)
+def test_closed_form_on_several_labels(labelled, norm, criterion, bar, count):
+    """One wrong label, fewer than half right, none right; the nearest planes are crossed."""
+    target, images, labels = labelled
+    found = Deepfool(norm=norm, criterion=criterion, bar=bar)(target, images, labels)
+
+    assert bool((labelled.wrong(found) >= count / 4).all())
+    ratio = size(found - images, norm) / labelled.least(norm, count)
+    assert 1 - 1e-4 <= float(ratio.min()) <= float(ratio.max()) < 1.04
+
+
+@pytest.mark.parametrize(("alike", "most"), [(0.0, 1.12), (0.7, 1.12), (-0.9, 1.25)])
+def test_planes_that_lean_on_each_other_are_crossed_together(alike, most):
+    """All of five labels, whose slopes are independent, alike or against each other."""
+    draw = torch.Generator().manual_seed(4)
+    slopes = torch.randn((1, 5, 1, 5, 6), generator=draw)
+    slopes = slopes + alike * (slopes.mean(dim=1, keepdim=True) * (1 if alike < 0 else 5))
+    gaps = -0.5 - torch.rand((1, 5), generator=draw)
+    images = torch.full((1, 1, 5, 6), 0.5)
+    wide = Bounds(-100.0, 100.0)
+
+    found = {}
+    for norm in ("l2", "linf"):
+        moved = torch.zeros_like(images)
+        for _ in range(12):  # as the attack goes on: from where the last step led
+            left = gaps + (slopes * moved.unsqueeze(1)).flatten(2).sum(2)
+            if bool((left >= -1e-5).all()):
+                break
+            every = Contrasts(left, left - 1e-4, slopes)
+            gap, slope = common_plane(every, torch.ones_like(left, dtype=torch.bool))
+            moved = moved + onto_plane(images + moved, gap, slope, norm=norm, bounds=wide)
+        assert bool((left >= -1e-5).all())
+        found[norm] = float(size(moved, norm))
+
+    flat, needed = slopes[0].flatten(1).double().numpy(), -gaps[0].double().numpy()
+    pixels = flat.shape[1]
+    rows = [*np.hstack([np.eye(pixels), -np.ones((pixels, 1))])]
+    rows += [*np.hstack([-np.eye(pixels), -np.ones((pixels, 1))])]
+    rows += [*np.hstack([-flat, np.zeros((5, 1))])]
+    limits = [*np.zeros(2 * pixels), *(-needed)]
+    box = [(None, None)] * pixels + [(0, None)]
+    linf = linprog([0.0] * pixels + [1.0], rows, limits, bounds=box).fun
+    dual = minimize(
+        lambda m: 0.5 * m @ flat @ flat.T @ m - needed @ m,
+        np.ones(5),
+        jac=lambda m: flat @ flat.T @ m - needed,
+        bounds=[(0, None)] * 5,
+        options={"ftol": 1e-14},
+    )
+    l2 = np.linalg.norm(dual.x @ flat)
+    assert l2 * (1 - 1e-4) <= found["l2"] < 1.02 * l2
+    assert linf * (1 - 1e-4) <= found["linf"] < most * linf
+
+
+def test_labels_that_cannot_all_turn_leave_what_could():
+    """Twice the same slope, and answers of which only one can be wrong."""
+    weight = torch.randn((1, 16), generator=torch.Generator().manual_seed(6))
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)).eval()
+    with torch.no_grad():
+        module[1].weight.copy_(torch.cat([weight, weight]))
+        module[1].bias.copy_(torch.tensor([0.05, -0.05]) - 0.5 * weight.sum())
+    target = Target(module, MultiLabel(("a", "b")))
+    images, labels = torch.full((1, 1, 4, 4), 0.5), torch.tensor([[1, 0]])
+    one = Deepfool(norm="l2", criterion="pixel_success", bar=0.5)(target, images, labels)
+    both = Deepfool(norm="l2", steps=8, criterion="pixel_success", bar=1.0)(target, images, labels)
+
+    for found in (one, both):
+        assert float(((target.logits(found) > 0).long() != labels).float().mean()) == 0.5
+    assert float(size(one - images, "l2")) == pytest.approx(0.051 / float(weight.norm()), rel=0.01)
+
+
 def test_masks_and_bad_settings_are_refused(thresholds):
-    with pytest.raises(CapabilityError, match="deepfool: expected a task of Classification"):
+    expected = (
+        "deepfool: expected a task of Classification or MultiLabel, got Segmentation; minimal"
+        " attacks on masks: alma_prox, carlini_wagner, minimal_epsilon; within a fixed budget: sea"
+    )
+    with pytest.raises(CapabilityError, match=f"^{expected}$"):
         Deepfool().check(thresholds.target)
     with pytest.raises(ConfigError, match="epsilon: expected 0 or more, got -1"):
         Deepfool(epsilon=-1.0)

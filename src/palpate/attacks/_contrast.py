@@ -1,4 +1,4 @@
-"""How far each other class is behind the true one, the way to it, and the step onto a hyperplane.
+"""How far a decision is from each other one, the way to it, and the step onto hyperplanes.
 
 | code | meaning | symbol | source |
 |---|---|---|---|
@@ -6,9 +6,11 @@
 | slopes | their gradients in the input | w'_k | the same |
 | nearest_plane | class with the smallest gap over dual norm of the slope | l | the same |
 | onto_plane | least δ with w · δ = c inside the box | proj_p(x, π, C) | Croce, Hein, 1907.02044 |
+| multipliers | of the least δ in L2 with every w_k · δ ≥ c_k | – | Hildreth, 1957 |
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +19,15 @@ from palpate.attacks._gradient import Rows, Search, some
 from palpate.attacks._projection import shaped
 from palpate.types import Bounds, Images, Logits, References
 
+_SWEEPS: Final = 50
+
 
 class Contrasts(NamedTuple):
-    """Other classes against the true one, at some points.
+    """Other decisions against the true one, at some points.
 
     Attributes:
         logits: detached.
-        gaps: (batch, others), below 0 while the true class leads.
+        gaps: (batch, others), below 0 while the truth leads.
         slopes: (batch, others, channel, *spatial).
     """
 
@@ -47,27 +51,36 @@ def contrasts(search: Search, images: Images, *, rows: Rows | None, classes: Ten
         rows: indices of the samples; None for all.
         classes: (batch, others), the classes to compare with.
     """
+    labels = some(search.references, rows).unsqueeze(1)
+
+    def gaps(logits: Logits) -> Tensor:
+        return logits.gather(1, classes) - logits.gather(1, labels)
+
+    return _contrasted(search, images, rows=rows, gaps=gaps)
+
+
+def flips(search: Search, images: Images, *, rows: Rows | None) -> Contrasts:
+    """As `contrasts`, for labels that do not exclude each other: each against its opposite.
+
+    Args:
+        search: of a multi-label task.
+        images: as there.
+        rows: as there.
+    """
     labels = some(search.references, rows)
-    points = images.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = search.answer(points, rows)
-        gaps = logits.gather(1, classes) - logits.gather(1, labels.unsqueeze(1))
-        slopes = [_slope(gaps[:, k].sum(), points) for k in range(classes.shape[1])]
-    logits, gaps, slope = logits.detach(), gaps.detach(), torch.stack(slopes, dim=1)
-    slope = torch.where(torch.isfinite(slope), slope, torch.zeros_like(slope))
-    search.remember(images, rows, logits)
-    search.feel((slope != 0).flatten(1).any(dim=1), rows)
-    return Contrasts(logits, gaps, slope)
+    return _contrasted(search, images, rows=rows, gaps=lambda z: torch.where(labels > 0, -z, z))
+
+
+def dual_size(slopes: Tensor, norm: str) -> Tensor:
+    """Norm by which a gap is divided for the distance to its plane, (batch, others)."""
+    flat = slopes.flatten(2)
+    size = flat.abs().sum(2) if norm == "linf" else flat.norm(dim=2)
+    return size.clamp(min=1e-12)
 
 
 def nearest_plane(found: Contrasts, norm: str) -> tuple[Tensor, Images]:
     """Gap (batch,) and slope of the class whose linear boundary is nearest."""
-    dual = (
-        found.slopes.flatten(2).abs().sum(2)
-        if norm == "linf"
-        else found.slopes.flatten(2).norm(dim=2)
-    )
-    distance = found.gaps.abs() / dual.clamp(min=1e-12)
+    distance = found.gaps.abs() / dual_size(found.slopes, norm)
     which = distance.argmin(dim=1)
     at = torch.arange(len(which), device=which.device)
     return found.gaps[at, which], found.slopes[at, which]
@@ -98,6 +111,45 @@ def onto_plane(images: Images, gap: Tensor, slope: Images, *, norm: str, bounds:
     t = _reach(stop.double(), speed.double(), gap.abs().double()).to(images.dtype).unsqueeze(1)
     length = torch.minimum(t, room) if norm == "linf" else torch.minimum(t * size, room)
     return (flat.sign() * length).reshape(images.shape)
+
+
+def common_plane(found: Contrasts, wanted: Tensor) -> tuple[Tensor, Images]:
+    """One plane for many: gap (batch,) and slope of the sum that bounds all of them best.
+
+    The nearest point at which no gap is below 0 lies on a plane that is their sum, each with a
+    multiplier of 0 or more; here those of L2 without a box, by coordinate ascent on the dual.
+
+    Args:
+        found: gaps and slopes of the planes.
+        wanted: (batch, others), the planes that count; at least one.
+    """
+    slopes, gaps = found.slopes.flatten(2), found.gaps.double()
+    gram = (slopes @ slopes.transpose(1, 2)).double()
+    multipliers = torch.zeros_like(gaps)
+    for _ in range(_SWEEPS):
+        for k in range(gaps.shape[1]):
+            short = -gaps[:, k] - (gram[:, k] * multipliers).sum(dim=1)
+            raised = multipliers[:, k] + short / gram[:, k, k].clamp(min=1e-24)
+            multipliers[:, k] = torch.where(wanted[:, k], raised.clamp(min=0), 0)
+    total = multipliers.sum(dim=1, keepdim=True).clamp(min=1e-30)
+    shares = (multipliers / total).to(found.gaps.dtype)
+    slope = (shares.unsqueeze(1) @ slopes).reshape(found.slopes[:, 0].shape)
+    return (shares * found.gaps).sum(dim=1), slope
+
+
+def _contrasted(
+    search: Search, images: Images, *, rows: Rows | None, gaps: Callable[[Logits], Tensor]
+) -> Contrasts:
+    points = images.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = search.answer(points, rows)
+        found = gaps(logits)
+        slopes = [_slope(found[:, k].sum(), points) for k in range(found.shape[1])]
+    logits, found, slope = logits.detach(), found.detach(), torch.stack(slopes, dim=1)
+    slope = torch.where(torch.isfinite(slope), slope, torch.zeros_like(slope))
+    search.remember(images, rows, logits)
+    search.feel((slope != 0).flatten(1).any(dim=1), rows)
+    return Contrasts(logits, found, slope)
 
 
 def _reach(stop: Tensor, speed: Tensor, wanted: Tensor) -> Tensor:

@@ -1,38 +1,57 @@
 """DeepFool: walk to the nearest boundary of the linearised classifier, again and again.
 
 Moosavi-Dezfooli, Fawzi, Frossard, "DeepFool: a simple and accurate method to fool deep neural
-networks", arXiv 1511.04599, algorithm 2 and its extension to other norms in section 3.3.
+networks", arXiv 1511.04599, algorithm 2 and its extension to other norms in section 3.3. Labels
+that do not exclude each other are a hyperplane each, as in Song et al., "Multi-label Adversarial
+Perturbations", arXiv 1901.00546; the nearest of them are crossed together, as many as it takes.
 
 | code | meaning | symbol | section |
 |---|---|---|---|
 | onto_plane | step to the nearest linear boundary, inside the box | r_i | eq. 8 |
 | total | sum of the steps | r̂ | algorithm 2 |
+| common_plane | sum of the planes of several labels that is as far as all of them | – | ours |
 | overshoot | share by which the sum is lengthened to cross the boundary | η | 2 |
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from palpate.attacks._climb import check_steps
-from palpate.attacks._contrast import Contrasts, contrasts, likeliest, nearest_plane, onto_plane
-from palpate.attacks._gradient import Search, put, some
-from palpate.attacks._nearest import MinimalAttack
-from palpate.errors import ConfigError
+from palpate.attacks._contrast import (
+    Contrasts,
+    common_plane,
+    contrasts,
+    dual_size,
+    flips,
+    likeliest,
+    nearest_plane,
+    onto_plane,
+)
+from palpate.attacks._gradient import Rows, Search, put, some
+from palpate.attacks._nearest import CriterionAttack
+from palpate.attacks._places import cheapest
+from palpate.errors import CapabilityError, ConfigError
+from palpate.targets.base import Target
+from palpate.types import Classification, Images, MultiLabel, Prediction
+
+_BEYOND: Final = 1e-4  # a logit on the boundary is no decision
 
 
 @final
 @dataclass(frozen=True)
-class Deepfool(MinimalAttack):
-    """x ← x0 + (1 + η) Σ r_i until the decision changes.
+class Deepfool(CriterionAttack):
+    """x ← x0 + (1 + η) Σ r_i until the decision changes, or enough of several labels are wrong.
 
     Attributes:
         steps: most steps.
         overshoot: share by which the perturbation is lengthened.
-        candidates: classes to compare with, the likeliest on the clean input.
+        candidates: classes to compare with, the likeliest on the clean input; of several labels
+            each is looked at.
     """
 
     steps: int = 50
@@ -54,22 +73,62 @@ class Deepfool(MinimalAttack):
         return 10.0 * (1 + 2 * min(self.candidates, 3))  # most samples fall within ten steps
 
     @override
+    def check(self, target: Target) -> None:
+        """Refuse masks, which have no nearest hyperplane.
+
+        Raises:
+            CapabilityError: with the attacks that look for the nearest broken masks.
+        """
+        super().check(target)
+        if not isinstance(target.task, Classification | MultiLabel):
+            raise CapabilityError(
+                "deepfool: expected a task of Classification or MultiLabel, got"
+                f" {type(target.task).__name__}; minimal attacks on masks: alma_prox,"
+                " carlini_wagner, minimal_epsilon; within a fixed budget: sea"
+            )
+
+    @override
     def _approach(self, search: Search, seeds: Sequence[int]) -> None:
         bounds, images, rows = search.target.bounds, search.images, None
-        classes = likeliest(search.look(images).logits, search.references, self.candidates)
+        classes = self._classes(search)
         total = torch.zeros_like(images)
         for _ in range(self.steps):
-            found = contrasts(search, some(images, rows), rows=rows, classes=some(classes, rows))
+            found = self._contrasts(search, some(images, rows), rows, classes)
             stay = some(search.score, rows) > 0
             if not bool(stay.all()):
                 rows = torch.nonzero(stay).flatten() if rows is None else rows[stay]
                 found = Contrasts(*(values[stay] for values in found))
                 if not len(rows):
                     return
-            gap, slope = nearest_plane(found, self.norm)
+            gap, slope = self._plane(search, found, rows)
             here = some(images, rows)
-            step = onto_plane(here, gap - 1e-4, slope, norm=self.norm, bounds=bounds)
+            step = onto_plane(here, gap, slope, norm=self.norm, bounds=bounds)
             total = put(total, rows, some(total, rows) + step)
             moved = some(search.images, rows) + (1 + self.overshoot) * some(total, rows)
             images = put(images, rows, moved.clamp(bounds.low, bounds.high))
         search.look(some(images, rows), rows=rows)
+
+    def _classes(self, search: Search) -> Tensor | None:
+        """Classes to compare with; None for labels that do not exclude each other."""
+        if isinstance(search.target.task, MultiLabel):
+            return None
+        logits = search.look(search.images).logits
+        return likeliest(logits, search.references, self.candidates)
+
+    @staticmethod
+    def _contrasts(
+        search: Search, images: Images, rows: Rows | None, classes: Tensor | None
+    ) -> Contrasts:
+        if classes is None:
+            return flips(search, images, rows=rows)
+        return contrasts(search, images, rows=rows, classes=some(classes, rows))
+
+    def _plane(self, search: Search, found: Contrasts, rows: Rows | None) -> tuple[Tensor, Images]:
+        """Gap and slope of the nearest plane, or of one for all labels that have to turn."""
+        if isinstance(search.target.task, Classification):
+            gap, slope = nearest_plane(found, self.norm)
+            return gap - _BEYOND, slope
+        prediction = Prediction(found.logits, search.target.task)
+        distance = -found.gaps / dual_size(found.slopes, self.norm)
+        wanted = cheapest(distance, prediction, some(search.references, rows), self.success)
+        return common_plane(found._replace(gaps=found.gaps - _BEYOND), wanted)
