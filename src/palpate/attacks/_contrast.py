@@ -90,8 +90,8 @@ def onto_plane(images: Images, gap: Tensor, slope: Images, *, norm: str, bounds:
     """Least change δ with gap + slope · δ = 0 such that images + δ stays within the bounds.
 
     In both norms δ_i grows in proportion to a single number t until pixel i meets its bound, and
-    slope · δ is piecewise linear in t, so t is found exactly by sorting the pixels by the t at
-    which they stop. Where no point of the box lies on the plane, the box's nearest corner is taken.
+    slope · δ is piecewise linear in t, so t is found exactly. Where no point of the box lies on the
+    plane, the box's nearest corner is taken.
 
     Args:
         images: points within the bounds.
@@ -153,15 +153,21 @@ def _contrasted(
 
 
 def _reach(stop: Tensor, speed: Tensor, wanted: Tensor) -> Tensor:
-    """Smallest t with Σ speed_i · min(t, stop_i) = wanted; the largest stop where there is none."""
-    order = stop.argsort(dim=1)
-    stop, speed = stop.gather(1, order), speed.gather(1, order)
-    done = (stop * speed).cumsum(dim=1) - stop * speed  # by pixels that stopped before
-    left = speed.flip(1).cumsum(dim=1).flip(1)  # speed of those that still move
-    reached = done + left * stop
-    first = (reached < wanted.unsqueeze(1)).sum(dim=1).clamp(max=stop.shape[1] - 1).unsqueeze(1)
-    t = (wanted.unsqueeze(1) - done.gather(1, first)) / left.gather(1, first).clamp(min=1e-30)
-    return torch.minimum(t, stop.gather(1, first)).squeeze(1)
+    """Smallest t with Σ speed_i · min(t, stop_i) = wanted; the largest stop where there is none.
+
+    The sum is concave and piecewise linear in t, so that Newton's steps from 0 never pass the t
+    that is wanted, and end on it once they are in its piece.
+    """
+    most, full = stop.amax(dim=1), stop * speed
+    t = torch.zeros_like(wanted)
+    while True:
+        moving = stop > t.unsqueeze(1)
+        done = torch.where(moving, 0, full).sum(dim=1)
+        left = torch.where(moving, speed, 0).sum(dim=1)
+        nearer = torch.where(left > 0, (wanted - done) / left, most).minimum(most)
+        if not bool((nearer > t).any()):
+            return t
+        t = torch.maximum(t, nearer)
 
 
 def _slope(gap: Tensor, points: Images) -> Images:
