@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+import palpate
 from palpate.attacks import apgd
 from palpate.attacks._apgd import checkpoints
+from palpate.attacks._gradient import Search
 from palpate.attacks._projection import project
 from palpate.attacks.apgd import Apgd
 from palpate.attacks.pgd import Pgd
@@ -83,6 +85,52 @@ def test_leaving_early_gives_the_same_robust_accuracy(few):
 
     assert torch.equal(*(right(target, f.images, labels) for f in found.values()))
     assert found[True].passes < found[False].passes
+
+
+@pytest.fixture(scope="module")
+def ten():
+    """A random network of ten classes that is right about its images."""
+    draw = torch.Generator().manual_seed(3)
+    module = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.Tanh(), torch.nn.Linear(32, 10)
+    ).eval()
+    with torch.no_grad():
+        for tensor in module.parameters():
+            tensor.copy_(0.3 * torch.randn(tensor.shape, generator=draw))
+    target = palpate.wrap(module.double(), task=palpate.Classification(tuple("0123456789")))
+    images = torch.rand((12, 1, 8, 8), generator=draw, dtype=torch.float64)
+    return target, images, target.logits(images).argmax(1).detach()
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_classes_tried_together_give_what_they_give_in_turn(ten, stop):
+    target, images, labels = ten
+    attack = Apgd(epsilon=0.012, steps=10, loss="dlr", targets=9, stop_at_success=stop)
+    found = {}
+    for room in (1, 5, 12, 200):
+        search = Search(target, images, labels, attack.objective)
+        found[room] = (attack.pursue(search, list(range(12)), room=room), search)
+
+    last, alone = found.pop(1)
+    assert 0 < float((alone.score > 0).float().mean()) < 1
+    for other, search in found.values():
+        assert torch.equal(search.score > 0, alone.score > 0)
+        assert torch.allclose(search.best, alone.best, atol=1e-9)
+        assert torch.allclose(other, last, atol=1e-9)
+        assert torch.allclose(search.loss, alone.loss, atol=1e-6)
+
+
+def test_no_more_are_asked_at_once_than_there_is_room_for(ten, monkeypatch):
+    target, images, labels = ten
+    asked = []
+    answer = Search.answer
+    monkeypatch.setattr(
+        Search, "answer", lambda s, x, rows=None: asked.append(len(x)) or answer(s, x, rows)
+    )
+    attack = Apgd(epsilon=0.003, steps=4, loss="dlr", targets=9)
+    attack.pursue(Search(target, images[:4], labels[:4]), list(range(4)), room=12)
+
+    assert asked == [4, *[12] * 5 * 3]
 
 
 def test_climbs_a_loss_on_masks(thresholds):

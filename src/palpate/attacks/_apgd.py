@@ -15,12 +15,14 @@ parameter-free attacks", arXiv 2003.01690, section 3 and algorithm 1.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from palpate.attacks._gradient import Answer, Measure, Rows, Search, put, some
+from palpate.attacks._pairs import Leaving, broken, staying
 from palpate.attacks._projection import direction, project, shaped
 from palpate.types import Bounds, Flags, Images, PerSample
 
@@ -45,7 +47,14 @@ class Ascent:
     steps: int
     stop_at_success: bool = False
 
-    def run(self, search: Search, start: Images, *, measuring: Measuring | None = None) -> Images:
+    def run(
+        self,
+        search: Search,
+        start: Images,
+        *,
+        measuring: Measuring | None = None,
+        leaving: Leaving | None = None,
+    ) -> Images:
         """Climb from `start`; the iterates at which the samples stopped.
 
         Args:
@@ -53,17 +62,20 @@ class Ascent:
             start: within the ball and the bounds.
             measuring: gives another loss than the search's for some rows (None for all) and a
                 share of the steps.
+            leaving: which samples of the search leave; None for those that `stop_at_success` says.
         """
+        if leaving is None and self.stop_at_success:
+            leaving = partial(broken, search)
         ask = _asking(search, measuring)
         marks, rows, stopped = checkpoints(self.steps), None, start
         state = _State.at(start, search.images, ask(start, None, 0.0), 2 * self.epsilon)
         last_mark = 0
         for step in range(1, self.steps + 1):
-            if self.stop_at_success:
-                stay = some(search.score, rows) > 0
+            if leaving is not None:
+                stay = ~some(leaving(), rows)
                 if not bool(stay.all()):
                     stopped = put(stopped, rows, state.images)
-                    rows = torch.nonzero(stay).flatten() if rows is None else rows[stay]
+                    rows = staying(rows, stay)
                     state = state.only(stay)
                     if not len(rows):
                         return stopped

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from torch import Tensor
 from typing_extensions import override
 
 from palpate.attacks._apgd import Ascent, Measuring
@@ -22,6 +23,7 @@ from palpate.attacks._climb import RefinedAttack
 from palpate.attacks._contrast import likeliest
 from palpate.attacks._gradient import Measure, Rows, Search, put, some
 from palpate.attacks._loss import Objective, has_dlr, targeted_dlr, targeted_margin
+from palpate.attacks._pairs import broken, packed
 from palpate.attacks._start import border_start, reseed
 from palpate.attacks.base import only_classification
 from palpate.errors import ConfigError
@@ -84,37 +86,62 @@ class Apgd(RefinedAttack):
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
-        last, rows = search.images, None
-        rounds = max(1, self.targets and min(self.targets, len(search.target.task.classes) - 1))
-        clean = search.look(search.images).logits if self.targets else None
+        return self.pursue(search, seeds, room=len(search.images))
+
+    def pursue(self, search: Search, seeds: Sequence[int], *, room: int) -> Images:
+        """Search, with at most `room` images at once where samples are led to several classes."""
+        last, classes = search.images, None
+        if self.targets:
+            clean = search.look(search.images).logits
+            classes = likeliest(clean, search.references, self.targets)
         for restart in range(self.restarts):
-            for number in range(rounds):
-                if restart or number:
-                    rows = search.standing()
-                    if not len(rows):
-                        return last
-                aims = None if clean is None else _aims(some(clean, rows), search, rows, number)
-                start = [reseed(seeds[i], restart) for i in _indices(rows, len(seeds))]
-                last = put(last, rows, self._once(search, rows, start, aims))
+            rows = search.standing() if restart else None
+            if rows is not None and not len(rows):
+                break
+            start = self._start(search, [reseed(seed, restart) for seed in seeds])
+            if classes is None:
+                last = put(last, rows, self._climb(search, rows, some(start, rows)))
+            else:
+                last = self._aimed(search, classes, start, last=last, room=room)
         return last
 
-    def _once(
-        self, search: Search, rows: Rows | None, seeds: Sequence[int], aims: References | None
-    ) -> Images:
-        part = search if rows is None else search.part(rows)
-        start = border_start(
-            part.images,
+    def _start(self, search: Search, seeds: Sequence[int]) -> Images:
+        return border_start(
+            search.images,
             seeds,
             norm=self.norm,
             epsilon=self.epsilon,
             bounds=search.target.bounds,
         )
-        ascent = Ascent(self.norm, self.epsilon, self.steps, self.stop_at_success)
-        measuring = None if aims is None else self._measuring(part.references, aims)
-        last = ascent.run(part, start, measuring=measuring)
+
+    def _climb(self, search: Search, rows: Rows | None, start: Images) -> Images:
+        part = search if rows is None else search.part(rows)
+        last = self._ascent.run(part, start)
         if rows is not None:
             search.join(part, rows)
         return last
+
+    def _aimed(
+        self, search: Search, classes: Tensor, start: Images, *, last: Images, room: int
+    ) -> Images:
+        """Climb towards the classes of each sample in turn; the last iterates."""
+        room = 1 if self.eot > 1 else room  # what is drawn inside hangs on the order of asking
+        for pairs in packed(search, classes.shape[1], room=room, done=broken):
+            part = search.part(pairs.samples)
+            aims = classes[pairs.samples, pairs.numbers]
+            stopped = self._ascent.run(
+                part,
+                start[pairs.samples],
+                measuring=self._measuring(part.references, aims),
+                leaving=pairs.leaving(part, broken, at_once=self.stop_at_success),
+            )
+            for chosen in pairs.settle(search, part, broken):
+                last = put(last, pairs.samples[chosen], stopped[chosen])
+        return last
+
+    @property
+    def _ascent(self) -> Ascent:
+        return Ascent(self.norm, self.epsilon, self.steps, self.stop_at_success)
 
     def _measuring(self, labels: References, aims: References) -> Measuring:
         def of(rows: Rows | None, progress: float) -> Measure:  # noqa: ARG001
@@ -128,13 +155,3 @@ class Apgd(RefinedAttack):
             return measure
 
         return of
-
-
-def _aims(clean: Logits, search: Search, rows: Rows | None, number: int) -> References:
-    """The class that comes number-th among the wrong ones on the clean input."""
-    labels = some(search.references, rows)
-    return likeliest(clean, labels, number + 1)[:, number]
-
-
-def _indices(rows: Rows | None, count: int) -> list[int]:
-    return list(range(count)) if rows is None else rows.tolist()
