@@ -2,8 +2,9 @@ import pytest
 import torch
 
 import palpate
+from palpate.attacks._gradient import Search
 from palpate.attacks._projection import size
-from palpate.attacks._windows import bump, share_at, side_of, windows
+from palpate.attacks._windows import Windows, bump, share_at, side_of
 from palpate.attacks.pgd import Pgd
 from palpate.attacks.square import Square
 from palpate.contracts.oracles import batch, constant, linear
@@ -109,6 +110,46 @@ def test_who_is_broken_asks_no_more():
     assert found.passes < 8 * 250
 
 
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.01), ("l2", 0.1)])
+def test_steps_asked_ahead_change_nothing_but_the_number_of_asks(norm, epsilon):
+    """On a model of exact arithmetic in effect: double, and one sample's row apart from others'."""
+    target, given = linear(), batch(6, classes=2, margin=0.2)
+    target.module.double()
+    images = given.images.double()
+    labels = target.logits(images).argmax(1)
+    attack, found = Square(norm=norm, epsilon=epsilon, queries=120), {}
+    for room in (1, 6, 64):
+        search, asked = Search(target, images, labels, attack.objective), []
+        ask = search.answer
+        search.answer = lambda x, rows=None, ask=ask, asked=asked: (
+            asked.append(len(x)) or ask(x, rows)
+        )
+        found[room] = (attack.pursue(search, list(range(6)), room=room), search, len(asked))
+
+    last, alone, most = found.pop(1)
+    for other, search, _ in found.values():
+        assert torch.allclose(other, last, atol=1e-9)
+        assert torch.allclose(search.best, alone.best, atol=1e-9)
+        assert torch.equal(search.score, alone.score)
+        assert search.course.rise() == pytest.approx(alone.course.rise(), abs=1e-6)
+        assert search.course.late() == pytest.approx(alone.course.late(), abs=1e-5, nan_ok=True)
+    assert found[64][2] < most
+
+
+def test_a_step_that_changes_nothing_is_not_asked():
+    target, given = linear(), batch(2, classes=2, margin=0.2)
+    images = torch.zeros_like(given.images)
+    labels = target.logits(images).argmax(1)
+    attack = Square(
+        epsilon=1e-5, queries=400, rescale=True
+    )  # at 0 half of all windows are cut off entirely
+    search = Search(target, images, labels, attack.objective)
+    attack.pursue(search, [0, 1], room=2)
+
+    assert search.passes < 2 * 400 * 0.9
+    assert len(search.course.peaks) == 401
+
+
 def test_masks_and_volumes(thresholds):
     target, images, masks = thresholds
     found = Square(epsilon=0.3, queries=60)(target, images, masks)
@@ -146,7 +187,7 @@ def test_schedule_of_the_paper():
 
 def test_windows_lie_inside_and_bumps_cancel():
     corner = torch.tensor([[0.0, 0.999], [0.5, 0.5]])
-    mask = windows(corner, 3, (8, 10))
+    mask = Windows(3, (8, 10)).masks(corner)
 
     assert mask.flatten(1).sum(1).tolist() == [9, 9]
     assert bool(mask[0, 0, :3, 7:].all())

@@ -11,6 +11,7 @@ search", arXiv 1912.00049.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -39,23 +40,42 @@ def side_of(share: float, spatial: tuple[int, ...], *, least: int = 1) -> int:
     return max(least, min(side, *spatial))
 
 
-def windows(corner: Tensor, side: int, spatial: tuple[int, ...]) -> Tensor:
-    """Masks (batch, 1, *spatial) of windows whose corners are at draws from [0, 1).
+@dataclass(frozen=True)
+class Windows:
+    """All windows of one side in images of one size, at draws from [0, 1) for each axis.
 
-    Args:
-        corner: (batch, axes) uniform draws.
-        side: of the window.
-        spatial: size of the image.
+    Attributes:
+        side: in pixels.
+        spatial: size of the images.
     """
-    mask = torch.ones((len(corner), 1, *spatial), dtype=torch.bool, device=corner.device)
-    for axis, size in enumerate(spatial):
-        start = _starts(corner[:, axis], side, size).unsqueeze(1)
-        along = torch.arange(size, device=corner.device)
-        inside = (along >= start) & (along < start + side)
-        shape = [len(corner), 1, *(1 for _ in spatial)]
-        shape[2 + axis] = size
-        mask = mask & inside.reshape(shape)
-    return mask
+
+    side: int
+    spatial: tuple[int, ...]
+
+    def places(self, corner: Tensor, channels: int) -> Tensor:
+        """Entries of the windows in images laid out flat, (batch, channels · side^axes).
+
+        Args:
+            corner: (batch, axes) uniform draws.
+            channels: of the images; a window has all of them.
+        """
+        first = torch.zeros_like(corner[:, 0], dtype=torch.long)
+        inside = torch.arange(channels, device=corner.device)
+        for axis, size in enumerate(self.spatial):
+            first = first * size + _starts(corner[:, axis], self.side, size)
+            along = torch.arange(self.side, device=corner.device)
+            inside = (inside.unsqueeze(1) * size + along).flatten()
+        return first.unsqueeze(1) + inside
+
+    def masks(self, corner: Tensor) -> Tensor:
+        """Masks (batch, 1, *spatial) of the windows.
+
+        Args:
+            corner: (batch, axes) uniform draws.
+        """
+        mask = torch.zeros((len(corner), math.prod(self.spatial)), dtype=torch.bool)
+        mask = mask.to(corner.device).scatter_(1, self.places(corner, 1), value=True)
+        return mask.reshape(-1, 1, *self.spatial)
 
 
 def placed(patches: Tensor, corner: Tensor, spatial: tuple[int, ...]) -> Tensor:

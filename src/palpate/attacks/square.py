@@ -10,11 +10,12 @@ whose white-box attacks it beats has masked gradients.
 | first_share | share of the pixels in the first windows | p | 3.2 |
 | _stripes | vertical stripes of ± ε | – | 3.3 |
 | _tiles | grid of bumps, as many as fit in five by five | – | 3.4 |
-| windows, bump | where and how the image changes | h, η | 3.3, 3.4 |
+| Windows, bump | where and how the image changes | h, η | 3.3, 3.4 |
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import ClassVar, final
 
 import torch
@@ -22,10 +23,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from palpate.attacks._climb import LossAttack
-from palpate.attacks._gradient import Search, put, some
+from palpate.attacks._gradient import Rows, Search
 from palpate.attacks._loss import LossName
-from palpate.attacks._projection import direction, project, shaped
-from palpate.attacks._windows import bump, placed, share_at, side_of, windows
+from palpate.attacks._projection import direction, project
+from palpate.attacks._walk import Change, Proposing, Walk
+from palpate.attacks._windows import Windows, bump, placed, share_at, side_of
 from palpate.errors import CapabilityError, ConfigError
 from palpate.perturbation import generators
 from palpate.types import Bounds, Images
@@ -70,52 +72,73 @@ class Square(LossAttack):
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
-        clean, bounds, rows = search.images, search.target.bounds, None
+        return self.pursue(search, seeds, room=len(search.images))
+
+    def pursue(self, search: Search, seeds: Sequence[int], *, room: int) -> Images:
+        """Search, with at most `room` images at once; see `_walk`."""
+        clean, bounds = search.images, search.target.bounds
         self._check_shape(clean)
         draws = _Draws.of(clean, seeds, self.queries)
         images = self._inside(clean + self._first(clean, draws.first), clean, bounds)
-        before, loss = search.look(clean).loss, search.look(images).loss
-        search.feel(loss != before, None)
-        for query in range(1, self.queries):
-            stay = some(search.score, rows) > 0
-            if not bool(stay.all()):
-                rows = torch.nonzero(stay).flatten() if rows is None else rows[stay]
-                if not len(rows):
-                    break
-            here, start = some(images, rows), some(clean, rows)
-            change = self._change(here - start, some(draws.steps, rows)[:, query], query - 1)
-            moved = self._inside(start + change, start, bounds)
-            found = search.look(moved, rows=rows).loss
-            old = some(loss, rows)
-            search.feel(found != old, rows)
-            better = found > old
-            images = put(images, rows, torch.where(shaped(better, moved), moved, here))
-            loss = put(loss, rows, torch.where(better, found, old))
-        return images
+        walk = Walk(search, images)
+        room = 1 if self.eot > 1 else room  # what is drawn inside hangs on the order of asking
+        for share, queries in groupby(range(1, self.queries), self._share):
+            propose = self._proposing(clean, draws.steps, share, bounds)
+            walk.go(propose, max(queries) + 1, room=room)
+        return walk.close()
+
+    def _share(self, query: int) -> float:
+        """Share of the pixels in the window of a query."""
+        first, rescale = self.first_share, self.rescale
+        return share_at(query - 1, first=first, queries=self.queries, rescale=rescale)
 
     def _first(self, clean: Images, draw: Tensor) -> Tensor:
         if self.norm == "linf":
             return self.epsilon * _stripes(clean, draw)
         return self.epsilon * direction(_tiles(clean, draw), "l2")
 
-    def _change(self, change: Tensor, draw: Tensor, query: int) -> Tensor:
-        """The change of the input with one more window in it."""
-        spatial, channels = tuple(change.shape[2:]), change.shape[1]
-        share = share_at(query, first=self.first_share, queries=self.queries, rescale=self.rescale)
-        signs = _signs(draw[:, -channels:], change)
+    def _proposing(self, clean: Images, draws: Tensor, share: float, bounds: Bounds) -> Proposing:
+        """One more window of changes, of a share of the pixels."""
         if self.norm == "linf":
-            inside = windows(draw[:, : len(spatial)], side_of(share, spatial), spatial)
-            return torch.where(inside, self.epsilon * signs, change)
+            return self._to_the_border(clean, draws, share, bounds)
+        spatial = tuple(clean.shape[2:])
         side = side_of(share, spatial, least=3)
         side += 1 - side % 2 if side < min(spatial) else 0
-        return self.epsilon * direction(self._exchanged(change, draw, signs, side), "l2")
+        windows = Windows(side, spatial)
 
-    def _exchanged(self, change: Tensor, draw: Tensor, signs: Tensor, side: int) -> Tensor:
+        def propose(images: Images, whose: Tensor, rows: Rows, numbers: Tensor) -> Change:
+            start = clean[rows]
+            change = self._exchanged(images[whose] - start, draws[rows, numbers], windows)
+            moved = start + self.epsilon * direction(change, "l2")
+            return Change(None, self._inside(moved, start, bounds).flatten(1))
+
+        return propose
+
+    def _to_the_border(
+        self, clean: Images, draws: Tensor, share: float, bounds: Bounds
+    ) -> Proposing:
+        spatial, channels = tuple(clean.shape[2:]), clean.shape[1]
+        windows = Windows(side_of(share, spatial), spatial)
+        ends = [self._inside(clean + e, clean, bounds) for e in (-self.epsilon, self.epsilon)]
+        borders = torch.stack(ends).flatten(2)
+
+        def propose(images: Images, whose: Tensor, rows: Rows, numbers: Tensor) -> Change:  # noqa: ARG001
+            draw = draws[rows, numbers]
+            places = windows.places(draw, channels)
+            up = (draw[:, -channels:] >= 0.5).long() * len(clean) + rows.unsqueeze(1)
+            from_here = (up * borders.shape[2]).unsqueeze(2)
+            entries = from_here + places.unflatten(1, (channels, -1))
+            return Change(places, borders.take(entries).flatten(1))
+
+        return propose
+
+    def _exchanged(self, change: Tensor, draw: Tensor, windows: Windows) -> Tensor:
         """Move what a second window spends of the budget into a bump in the first one."""
         spatial, channels = tuple(change.shape[2:]), change.shape[1]
         one, two = draw[:, :2], draw[:, 2:4]
-        first, second = windows(one, side, spatial), windows(two, side, spatial)
-        shape = bump(side, change)
+        first, second = windows.masks(one), windows.masks(two)
+        signs = _signs(draw[:, -channels:], change)
+        shape = bump(windows.side, change)
         turned = (draw[:, 4] > 0.5).reshape(-1, 1, 1, 1)
         patch = torch.where(turned, shape.T, shape) * signs
         inside = change * first
