@@ -4,7 +4,9 @@ import torch
 import palpate
 from palpate.attacks.apgd import Apgd
 from palpate.attacks.autoattack import Autoattack
+from palpate.attacks.fab import Fab
 from palpate.attacks.pgd import Pgd
+from palpate.attacks.square import Square
 from palpate.contracts.oracles import batch, linear, probe
 from palpate.errors import CapabilityError, ConfigError
 from palpate.scoring import scores
@@ -68,6 +70,22 @@ def test_leaving_early_gives_the_same_robust_accuracy_for_less(few):
 
     assert torch.equal(*(right(target, f.images, labels) for f in found.values()))
     assert found[True].passes < found[False].passes
+
+
+def test_every_member_climbs_its_own_loss(few, monkeypatch):
+    target, images, labels = few
+    asked = []
+    for member in (Apgd, Fab, Square):
+        run = member.pursue
+
+        def noted(self, search, *rest, run=run, **options):
+            asked.append((type(self).__name__, search.objective.loss))
+            return run(self, search, *rest, **options)
+
+        monkeypatch.setattr(member, "pursue", noted)
+    Autoattack(epsilon=1e-5, steps=2, queries=3)(target, images, labels)
+
+    assert asked == [("Apgd", "ce"), ("Apgd", "margin"), ("Fab", "ce"), ("Square", "margin")]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 8, 10])

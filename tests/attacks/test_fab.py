@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from palpate.attacks._gradient import Search
 from palpate.attacks._projection import size
 from palpate.attacks.deepfool import Deepfool
 from palpate.attacks.fab import Fab
@@ -54,6 +55,29 @@ def test_one_target_at_a_time_reaches_what_all_at_once_reach():
     each = size(Fab(steps=20, targets=9)(target, given.images, labels) - given.images, "linf")
 
     assert torch.allclose(each, every, rtol=0.1)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_enough_is_enough_whatever_is_asked_together(at_once):
+    target, given = probe(), batch(6)
+    labels = target.logits(given.images).argmax(1)
+    attack, found = Fab(steps=10, targets=2), {}
+    full = size(attack(target, given.images, labels) - given.images, "linf")
+    enough = float(full.median())
+    for room in (1, 6, 50):
+        search = Search(target, given.images, labels, nearest="linf")
+        attack.pursue(search, room=room, enough=enough, leave_at_once=at_once)
+        found[room] = search
+
+    alone = found.pop(1)
+    assert torch.equal(alone.distance <= enough, full <= enough)
+    for search in found.values():
+        assert torch.allclose(search.distance, alone.distance, atol=1e-6)
+        assert torch.allclose(search.best, alone.best, atol=1e-6)
+    if at_once:
+        spent = Search(target, given.images, labels, nearest="linf")
+        attack.pursue(spent, room=6)
+        assert alone.passes < spent.passes
 
 
 def test_bad_settings_are_refused():

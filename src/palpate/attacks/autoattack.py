@@ -23,7 +23,7 @@ from palpate.attacks._climb import check_steps
 from palpate.attacks._gradient import Search
 from palpate.attacks._start import reseed
 from palpate.attacks.apgd import Apgd
-from palpate.attacks.base import AnyAttack, Attack, only_classification
+from palpate.attacks.base import Attack, only_classification
 from palpate.attacks.fab import Fab
 from palpate.attacks.square import Square
 from palpate.errors import ConfigError
@@ -44,7 +44,7 @@ class Autoattack(Attack):
             accuracy is the same.
     """
 
-    version = 2
+    version = 3
 
     steps: int = 100
     targets: int = 9
@@ -78,26 +78,32 @@ class Autoattack(Attack):
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
-        last = search.images
+        last, room = search.images, len(search.images)
         for number, member in enumerate(self._members()):
             # the first sees all samples, so that each has a worst iterate, not only a broken one
             rows = search.standing()
             if not len(rows):
                 break
             part = search.part(rows)
-            own = [reseed(seeds[i], number) for i in rows.tolist()]
+            part.objective = member.objective
             if isinstance(member, Fab):
-                part.nearest = member.norm
-            found = member._run(part, own)
-            if isinstance(member, Fab):  # its nearest may lie beyond epsilon, and was cut
+                found = self._near(part, member, room)
                 search.passes += part.passes
                 search.look(found, rows=rows)
             else:
+                own = [reseed(seeds[i], number) for i in rows.tolist()]
+                found = member.pursue(part, own, room=room)
                 search.join(part, rows)
             last = last.index_copy(0, rows, found)
         return last
 
-    def _members(self) -> Iterator[AnyAttack]:
+    def _near(self, search: Search, member: Fab, room: int) -> Images:
+        """The nearest broken inputs, cut where they lie beyond epsilon."""
+        search.nearest = member.norm
+        member.pursue(search, room=room, enough=self.epsilon, leave_at_once=self.stop_at_success)
+        return member._finished(search)
+
+    def _members(self) -> Iterator[Apgd | Fab | Square]:
         epsilon, norm, steps, leave = self.epsilon, self.norm, self.steps, self.stop_at_success
         yield Apgd(epsilon=epsilon, norm=norm, steps=steps, stop_at_success=leave)
         yield Apgd(

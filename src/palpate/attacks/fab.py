@@ -23,12 +23,13 @@ from typing_extensions import override
 
 from palpate.attacks._climb import check_steps
 from palpate.attacks._contrast import contrasts, likeliest, nearest_plane, onto_plane
-from palpate.attacks._gradient import Search
+from palpate.attacks._gradient import Rows, Search, some
 from palpate.attacks._loss import margin
 from palpate.attacks._nearest import MinimalAttack
+from palpate.attacks._pairs import Leaving, packed, staying
 from palpate.attacks._projection import shaped, size
 from palpate.errors import ConfigError
-from palpate.types import Images
+from palpate.types import Flags, Images, Logits, PerSample
 
 _ALL: Final = 10**6
 _FINAL: Final = 3  # steps of the search along the line, section 3.6
@@ -67,26 +68,61 @@ class Fab(MinimalAttack):
 
     @override
     def _approach(self, search: Search, seeds: Sequence[int]) -> None:
+        self.pursue(search, room=len(search.images))
+
+    def pursue(
+        self, search: Search, *, room: int, enough: float = -1.0, leave_at_once: bool = False
+    ) -> None:
+        """Search among samples that are right when clean; see `_approach`.
+
+        Args:
+            search: whose `nearest` is the norm.
+            room: most images at once where the classes of a sample come one after another.
+            enough: a sample that is broken within this distance is led to no other class.
+            leave_at_once: nor is it led on to the class that broke it.
+        """
+
+        def done(some_search: Search) -> Flags:
+            return some_search.distance <= enough
+
         clean = search.look(search.images).logits
         classes = likeliest(clean, search.references, self.targets or _ALL)
-        groups = [classes] if self.targets == 0 else list(classes.split(1, dim=1))
-        for group in groups:
-            self._towards(search, group)
-        self._along_the_line(search)
+        if self.targets == 0:
+            self._towards(search, classes, None)
+        else:
+            for pairs in packed(search, classes.shape[1], room=room, done=done):
+                part = search.part(pairs.samples)
+                led = classes[pairs.samples, pairs.numbers].unsqueeze(1)
+                leaving = pairs.leaving(part, done, at_once=leave_at_once)
+                self._towards(part, led, leaving)
+                pairs.settle(search, part, done)
+        self._along_the_line(search, torch.nonzero(~done(search)).flatten(), clean)
 
-    def _towards(self, search: Search, classes: Tensor) -> None:
-        clean, bounds, images = search.images, search.target.bounds, search.images
+    def _towards(self, search: Search, classes: Tensor, leaving: Leaving | None) -> None:
+        bounds, images, rows = search.target.bounds, search.images, None
         for _ in range(self.steps):
-            found = contrasts(search, images, rows=None, classes=classes)
+            if leaving is not None:
+                stay = ~some(leaving(), rows)
+                if not bool(stay.all()):
+                    rows, images = staying(rows, stay), images[stay]
+                    if not len(images):
+                        return
+            clean = some(search.images, rows)
+            found = contrasts(search, images, rows=rows, classes=some(classes, rows))
             gap, slope = nearest_plane(found, self.norm)
-            own = onto_plane(images, gap, slope, norm=self.norm, bounds=bounds)
             at_clean = gap + (slope * (clean - images)).flatten(1).sum(dim=1)
-            back = onto_plane(clean, at_clean, slope, norm=self.norm, bounds=bounds)
+            own, back = onto_plane(
+                torch.cat([images, clean]),
+                torch.cat([gap, at_clean]),
+                torch.cat([slope, slope]),
+                norm=self.norm,
+                bounds=bounds,
+            ).chunk(2)
             pull = self._pull(own, back)
             moved = (1 - pull) * (images + self.extrapolation * own)
             moved = moved + pull * (clean + self.extrapolation * back)
             moved = moved.clamp(bounds.low, bounds.high)
-            broken = search.judged(search.look(moved).logits) <= 0
+            broken = search.judged(search.look(moved, rows=rows).logits, rows) <= 0
             nearer = (1 - self.backward) * clean + self.backward * moved
             images = torch.where(shaped(broken, moved), nearer, moved)
 
@@ -95,15 +131,21 @@ class Fab(MinimalAttack):
         pull = (near / (near + far).clamp(min=1e-12)).clamp(max=self.bias)
         return shaped(pull, own)
 
-    def _along_the_line(self, search: Search) -> None:
+    def _along_the_line(self, search: Search, rows: Rows, clean: Logits) -> None:
         """Secant steps between the best and the clean image; the frame keeps the nearest."""
-        right, wrong = search.images, search.best
-        lead = margin(search.look(right).logits, search.references)
-        lost = margin(search.look(wrong).logits, search.references)
+        if not len(rows):
+            return
+        labels = search.references[rows]
+
+        def ahead(images: Images) -> PerSample:
+            return margin(search.look(images, rows=rows).logits, labels)
+
+        right, wrong = search.images[rows], search.best[rows]
+        lead, lost = margin(clean[rows], labels), ahead(wrong)
         for _ in range(_FINAL):
             share = (lead / (lead - lost).clamp(max=-1e-12)).clamp(0, 1)
             middle = right + shaped(share, right) * (wrong - right)
-            value = margin(search.look(middle).logits, search.references)
+            value = ahead(middle)
             broken = shaped(value > 0, right)
             right, wrong = torch.where(broken, right, middle), torch.where(broken, middle, wrong)
             lead = torch.where(value > 0, lead, value)
