@@ -3,7 +3,7 @@
 Prints CPU-time ratios within one run: variants take turns, ratios are taken within a round, the
 median over rounds is printed. One thread, since these machines are shared.
 
-    python benchmarks/attacks.py [--rounds 2] [--quick] [--only pgd sweep leaving dense ensemble]
+    python benchmarks/attacks.py [--rounds 2] [--quick] [--only pgd sweep dense]
 
 `--quick` takes few images and steps: it shows that everything runs, its ratios are not for print.
 """
@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import palpate
-from palpate.attacks.apgd import Apgd
-from palpate.attacks.autoattack import Autoattack
 from palpate.attacks.fgsm import Fgsm
 from palpate.attacks.pgd import Pgd
 from palpate.corruptions.gaussian_noise import GaussianNoise
@@ -160,67 +158,6 @@ def all_pgd(rounds: int, quick: bool) -> None:  # noqa: FBT001 - a flag of the c
         pgd(title, network, images, rounds=rounds, steps=steps)
 
 
-def digits(network: nn.Module, *, epochs: int, budget: float) -> tuple[nn.Module, Tensor, Tensor]:
-    """A network trained adversarially on scikit-learn's digits, and the rest of them."""
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    images = torch.tensor(raw.images / 16, dtype=torch.float32).unsqueeze(1)
-    images = functional.interpolate(images, size=(28, 28), mode="bilinear").clamp(0, 1)
-    labels = torch.tensor(raw.target)
-    order = torch.randperm(len(images))
-    fit, rest = order[:1500], order[1500:]
-    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
-    for _ in range(epochs):
-        for rows in fit[torch.randperm(len(fit))].split(100):
-            x, y = images[rows], labels[rows]
-            points = (x + budget * (2 * torch.rand_like(x) - 1)).clamp(0, 1).requires_grad_()
-            (slope,) = torch.autograd.grad(functional.cross_entropy(network(points), y), points)
-            moved = x + (points.detach() - x + 1.25 * budget * slope.sign()).clamp(-budget, budget)
-            optimiser.zero_grad()
-            functional.cross_entropy(network(moved.clamp(0, 1)), y).backward()
-            optimiser.step()
-    return network.eval(), images[rest], labels[rest]
-
-
-def small_network() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 49, 64),
-        nn.ReLU(),
-        nn.Linear(64, 10),
-    )
-
-
-def robust(network: nn.Module, labels: Tensor) -> Callable[[object], str]:
-    @torch.no_grad()
-    def say(found: object) -> str:
-        assert isinstance(found, Tensor)
-        right = network(found).argmax(1) == labels
-        return f"robust accuracy {int(right.sum())}/{len(right)}"
-
-    return say
-
-
-def leaving(rounds: int, quick: bool) -> None:  # noqa: FBT001
-    """Early leaving on a network that is half broken, and on one that is mostly broken."""
-    network, images, labels = digits(small_network(), epochs=2 if quick else 10, budget=0.15)
-    images, labels = images[:256], labels[:256]
-    target, say = palpate.wrap(network, task=classes(10)), robust(network, labels)
-    for epsilon in (0.15, 0.2, 0.25):
-        for attack in (Pgd(epsilon=epsilon, steps=20), Apgd(epsilon=epsilon, steps=50)):
-            rows = []
-            for name, stop in (("all stay", False), ("early leaving", True)):
-                one = dataclasses.replace(attack, stop_at_success=stop)
-                rows.append(Row(name, lambda one=one: one(target, images, labels), say))
-            title = f"{type(attack).__name__}-{attack.steps}, digits, epsilon {epsilon}"
-            compare(title, rows, max(3, rounds))
-
-
 def batches_of(images: Tensor, labels: Tensor, size: int) -> list[Batch]:
     ids = tuple(f"s{i}" for i in range(len(images)))
     return [
@@ -279,54 +216,22 @@ def dense(rounds: int, quick: bool) -> None:  # noqa: FBT001
     compare(f"PGD-{steps}, U-Net/ResNet-34, 2x3x{size}x{size}", rows, rounds)
 
 
-def ensemble(rounds: int, quick: bool) -> None:  # noqa: FBT001, ARG001 - one round is long enough
-    """The standard ensemble against torchattacks' members with the published settings."""
-    import torchattacks
-
-    network, images, labels = digits(small_network(), epochs=2 if quick else 10, budget=0.15)
-    count, steps, queries = (16, 10, 100) if quick else (64, 100, 5000)
-    images, labels = images[:count], labels[:count]
-    target, epsilon = palpate.wrap(network, task=classes(10)), 0.15
-
-    def theirs() -> Tensor:
-        options = {"norm": "Linf", "eps": epsilon}
-        attacks = [
-            torchattacks.APGD(network, steps=steps, **options),
-            torchattacks.APGDT(network, steps=steps, n_classes=10, **options),
-            torchattacks.FAB(
-                network, steps=steps, n_classes=10, multi_targeted=True, n_restarts=1, **options
-            ),
-            torchattacks.Square(network, n_queries=queries, **options),
-        ]
-        return torchattacks.MultiAttack(attacks)(images, labels)
-
-    ours = Autoattack(epsilon=epsilon, steps=steps, queries=queries)
-    leave = dataclasses.replace(ours, stop_at_success=True)
-    say = robust(network, labels)
-    rows = [
-        Row("torchattacks' members", theirs, say),
-        Row("palpate", lambda: ours(target, images, labels), say),
-        Row("palpate, early leaving", lambda: leave(target, images, labels), say),
-    ]
-    compare(f"standard ensemble, digits, {count} images", rows, 1)
+PARTS = {"sweep": sweep, "dense": dense, "pgd": all_pgd}
 
 
-PARTS = {"sweep": sweep, "leaving": leaving, "dense": dense, "ensemble": ensemble, "pgd": all_pgd}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(description: str | None, parts: dict[str, Callable]) -> None:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
+    parser.add_argument("--only", nargs="+", choices=tuple(parts), default=tuple(parts))
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     print("| case | variant | CPU time / first row | |\n| --- | --- | --- | --- |", flush=True)
     for name in given.only:
         torch.manual_seed(0)
-        PARTS[name](1 if given.quick else given.rounds, given.quick)
+        parts[name](1 if given.quick else given.rounds, given.quick)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS)
