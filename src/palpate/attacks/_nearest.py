@@ -3,18 +3,20 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import final, get_args
 
 import torch
 from typing_extensions import override
 
+from palpate import registry
 from palpate.attacks._gradient import Rows, Search
 from palpate.attacks._projection import project
 from palpate.attacks._success import Kind, Success
-from palpate.attacks.base import NormAttack, check_epsilon, only_classification
+from palpate.attacks.base import NormAttack, check_epsilon
+from palpate.errors import CapabilityError
 from palpate.registry import Number
 from palpate.targets.base import Target
-from palpate.types import Images, References, Tokens
+from palpate.types import Classification, Images, References, Task, Tokens
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,26 @@ class MinimalAttack(NormAttack):
         """When masks and sets of labels are broken; None for an attack on single labels alone."""
         return None
 
+    @property
+    def serves(self) -> tuple[type, ...]:
+        """Tasks that the attack has a nearest broken input for."""
+        return (Classification,) if self.success is None else get_args(Task)
+
     @override
     def check(self, target: Target) -> None:
-        """Refuse all but a single label unless `success` says when the rest is broken.
+        """Refuse a task that the attack does not serve.
 
         Raises:
-            CapabilityError: with the task.
+            CapabilityError: with the task, and the attacks that do.
         """
         super().check(target)
-        if self.success is None:
-            only_classification(self, target)
+        if not isinstance(target.task, self.serves):
+            raise CapabilityError(
+                f"{registry.name_of(self)}: expected a task of"
+                f" {' or '.join(task.__name__ for task in self.serves)}, got"
+                f" {type(target.task).__name__}; minimal attacks on it:"
+                f" {', '.join(_serving(target.task))}; within a fixed budget: sea"
+            )
 
     @final
     @override
@@ -120,6 +132,13 @@ class CriterionAttack(MinimalAttack):
     @override
     def success(self) -> Success:
         return Success(self.criterion, self.bar)
+
+
+def _serving(task: Task) -> list[str]:
+    """Names of the minimal attacks that serve a task; plug-ins stay unloaded."""
+    own = (name for name in registry.names("attacks") if "/" not in name)
+    minimal = [name for name in own if issubclass(registry.load("attacks", name), MinimalAttack)]
+    return [name for name in minimal if isinstance(task, registry.create("attacks", name).serves)]
 
 
 def settled(search: Search) -> Rows:

@@ -35,8 +35,7 @@ from palpate.attacks._contrast import (
 from palpate.attacks._gradient import Rows, Search, put, some
 from palpate.attacks._nearest import CriterionAttack
 from palpate.attacks._places import cheapest
-from palpate.errors import CapabilityError, ConfigError
-from palpate.targets.base import Target
+from palpate.errors import ConfigError
 from palpate.types import Classification, Images, MultiLabel, Prediction
 
 _BEYOND: Final = 1e-4  # a logit on the boundary is no decision
@@ -72,20 +71,10 @@ class Deepfool(CriterionAttack):
     def passes(self) -> float:
         return 10.0 * (1 + 2 * min(self.candidates, 3))  # most samples fall within ten steps
 
+    @property
     @override
-    def check(self, target: Target) -> None:
-        """Refuse masks, which have no nearest hyperplane.
-
-        Raises:
-            CapabilityError: with the attacks that look for the nearest broken masks.
-        """
-        super().check(target)
-        if not isinstance(target.task, Classification | MultiLabel):
-            raise CapabilityError(
-                "deepfool: expected a task of Classification or MultiLabel, got"
-                f" {type(target.task).__name__}; minimal attacks on masks: alma_prox,"
-                " carlini_wagner, minimal_epsilon; within a fixed budget: sea"
-            )
+    def serves(self) -> tuple[type, ...]:
+        return (Classification, MultiLabel)  # a mask has no nearest hyperplane
 
     @override
     def _approach(self, search: Search, seeds: Sequence[int]) -> None:
