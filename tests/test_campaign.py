@@ -18,7 +18,6 @@ from palpate.campaign.plan import make_plan, resolve
 from palpate.errors import CheckpointError, ConfigError, StoreError, TargetError, UnknownComponent
 from palpate.record import Record
 
-
 QUICK = "probes=false"  # they are looked at in test_probe.py
 
 
