@@ -18,7 +18,7 @@ from torch import Tensor
 
 from palpate.attacks._success import Success
 from palpate.scoring import planes
-from palpate.types import Logits, Prediction, References
+from palpate.types import Logits, Prediction, References, winners
 
 
 def leads(logits: Logits, references: References, *, exclusive: bool) -> Tensor:
@@ -61,7 +61,9 @@ def cheapest(
         worth = _worth(turned, prediction, references, success.bar)
         costs = torch.where(costs > 0, costs / worth.sqrt().clamp(min=1e-12), costs)
     flat = costs.reshape(len(costs), -1)
-    rank = flat.argsort(dim=1).argsort(dim=1)
+    order = flat.argsort(dim=1)
+    numbers = torch.arange(flat.shape[1], device=flat.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, numbers)
     count = torch.zeros_like(rank[:, :1])
     step = 1 << (rank.shape[1].bit_length() - 1)
     while step:  # the largest number of places that does not break it
@@ -78,7 +80,7 @@ def _turned(prediction: Prediction, references: References) -> References:
     """What each place would be if it were wrong: the likeliest of the other classes."""
     if not prediction.exclusive:
         return 1 - references
-    return prediction.logits.scatter(1, references.unsqueeze(1), -torch.inf).argmax(dim=1)
+    return winners(prediction.logits.scatter(1, references.unsqueeze(1), -torch.inf))
 
 
 def _deciding(decided: References, prediction: Prediction) -> Prediction:
