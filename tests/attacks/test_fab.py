@@ -63,7 +63,7 @@ def test_enough_is_enough_whatever_is_asked_together(at_once):
     labels = target.logits(given.images).argmax(1)
     attack, found = Fab(steps=10, targets=2), {}
     full = size(attack(target, given.images, labels) - given.images, "linf")
-    enough = float(full.median())
+    enough = float(full.sort().values[2:4].mean())  # no sample is just there
     for room in (1, 6, 50):
         search = Search(target, given.images, labels, nearest="linf")
         attack.pursue(search, room=room, enough=enough, leave_at_once=at_once)

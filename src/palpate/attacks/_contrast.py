@@ -20,6 +20,7 @@ from palpate.attacks._projection import shaped
 from palpate.types import Bounds, Images, Logits, References
 
 _SWEEPS: Final = 50
+_CLOSE: Final = 1e-6  # relative: as near as float32 comes
 
 
 class Contrasts(NamedTuple):
@@ -108,7 +109,7 @@ def onto_plane(images: Images, gap: Tensor, slope: Images, *, norm: str, bounds:
     stop = room if norm == "linf" else room / torch.where(moving, size, 1.0)
     stop = torch.where(moving, stop, torch.zeros_like(stop))
     speed = size if norm == "linf" else size * size
-    t = _reach(stop.double(), speed.double(), gap.abs().double()).to(images.dtype).unsqueeze(1)
+    t = _reach(stop, speed, gap.abs()).unsqueeze(1)
     length = torch.minimum(t, room) if norm == "linf" else torch.minimum(t * size, room)
     return (flat.sign() * length).reshape(images.shape)
 
@@ -158,15 +159,13 @@ def _reach(stop: Tensor, speed: Tensor, wanted: Tensor) -> Tensor:
     The sum is concave and piecewise linear in t, so that Newton's steps from 0 never pass the t
     that is wanted, and end on it once they are in its piece.
     """
-    most, full = stop.amax(dim=1), stop * speed
-    t = torch.zeros_like(wanted)
+    most, t = stop.amax(dim=1, keepdim=True), torch.zeros_like(stop[:, :1])
     while True:
-        moving = stop > t.unsqueeze(1)
-        done = torch.where(moving, 0, full).sum(dim=1)
-        left = torch.where(moving, speed, 0).sum(dim=1)
-        nearer = torch.where(left > 0, (wanted - done) / left, most).minimum(most)
-        if not bool((nearer > t).any()):
-            return t
+        short = wanted.unsqueeze(1) - (speed * torch.minimum(stop, t)).sum(dim=1, keepdim=True)
+        left = (speed * (stop > t)).sum(dim=1, keepdim=True)  # speed of those that still move
+        nearer = torch.where(left > 0, t + short / left, most).minimum(most)
+        if not bool((nearer > (1 + _CLOSE) * t).any()):
+            return t.squeeze(1)
         t = torch.maximum(t, nearer)
 
 
