@@ -114,19 +114,21 @@ def test_masks_are_outlined_and_a_moved_reference_goes_along(maker):
     assert abs(blue_over_red(clean, 25)) < 10  # an outline, not a surface
 
 
-def test_what_has_no_room_is_counted_and_every_family_comes_first(plain):
+def test_what_has_no_room_is_counted_and_every_component_comes_first(plain):
     for steps in (1, 2, 3):
         ladder(plain, "pgd", steps=steps)
+    ladder(plain, "fgsm")
     ladder(plain, "noise", family="corruptions")
     record = plain.write()
     whole = dose_rows(record)
     costs = {row.title: sum(len(p.source) for p in row.pictures) for row in whole.rows}
-    assert len(costs) == 4
+    assert len(costs) == 5
 
-    first, *_, noise = costs
-    few = dose_rows(record, budget=costs[first] + costs[noise])
-    assert [row.title for row in few.rows] == [first, noise]
-    assert few.left_out == 2
+    first, _, _, fgsm, noise = costs
+    for kept, room in (((first, noise), 0), ((first, fgsm, noise), costs[fgsm])):
+        few = dose_rows(record, budget=costs[first] + costs[noise] + room)
+        assert tuple(row.title for row in few.rows) == kept
+        assert few.left_out == 5 - len(kept)
 
 
 def test_volumes_show_their_middle_slice(plain):

@@ -5,6 +5,7 @@ The pictures are small and lossy, so that the page stays small; the record has t
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +24,7 @@ from palpate.report.pictures import Picture, gain_of
 from palpate.statistics.cells import Cells
 from palpate.statistics.paired import label
 
-BUDGET: Final = 150_000
+BUDGET: Final = 180_000
 """Characters of all pictures together."""
 
 _SIDE = 96  # longest side of a picture, pixels
@@ -83,7 +84,8 @@ _Key = tuple[str, str, str]
 def dose_rows(record: Record, *, budget: int = BUDGET) -> DoseRows:
     """Every disturbance with two doses or more, as far as there is room.
 
-    Each model and family gets its first row before any gets its second.
+    Every component gets its first row with a model before any gets a second, with other settings;
+    among those, the families of a model take turns.
 
     Args:
         record: the run; cells of an older version follow no sample and give no row.
@@ -91,12 +93,12 @@ def dose_rows(record: Record, *, budget: int = BUDGET) -> DoseRows:
     """
     cells = Cells(record)
     ladders = _ladders(cells)
-    before: dict[tuple[str, str], int] = {}
-    turns: list[int] = []
-    for (model, *_), ladder in ladders.items():
-        place = (model, ladder[0].cell.family)
-        turns.append(before.get(place, 0))
-        before[place] = turns[-1] + 1
+    seen: Counter[tuple[str, str]] = Counter()
+    turns: list[tuple[int, int]] = []
+    for (model, component, _), ladder in ladders.items():
+        own, family = (model, component), (model, ladder[0].cell.family)
+        turns.append((seen[own], seen[family]))
+        seen.update((own, family))
     made: dict[int, DoseRow] = {}
     for number in sorted(range(len(turns)), key=lambda i: turns[i]):
         row = _row(cells, list(ladders.values())[number])
