@@ -3,15 +3,16 @@ import torch
 
 import palpate
 from palpate.attacks import apgd
-from palpate.attacks._apgd import checkpoints
-from palpate.attacks._gradient import Search
-from palpate.attacks._projection import project
+from palpate.attacks._apgd_sparse import SparseState
+from palpate.attacks._apgd_state import Ball, State
+from palpate.attacks._gradient import Answer, Search
+from palpate.attacks._projection import project, size
 from palpate.attacks.apgd import Apgd
 from palpate.attacks.pgd import Pgd
 from palpate.contracts.oracles import batch, linear, probe
 from palpate.errors import CapabilityError, ConfigError
 from palpate.scoring import scores
-from palpate.types import Prediction
+from palpate.types import Bounds, Prediction
 
 
 def right(target, images, labels):
@@ -21,7 +22,7 @@ def right(target, images, labels):
 
 def test_checkpoints_of_the_paper():
     """Section 3.1 with N = 100: 22, 41, 57, 70, 80, 87, then every 6."""
-    assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert State.checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 1.5 / 255), ("l2", 0.2)])
@@ -60,6 +61,41 @@ def test_never_weaker_than_pgd_on_the_trained_network(few, norm):
     weak = Pgd(epsilon=epsilon, norm=norm, steps=15)(target, images, labels)
 
     assert right(target, strong, labels).mean() <= right(target, weak, labels).mean() + 0.005
+
+
+def test_no_weaker_than_sparse_pgd_on_the_trained_network(few):
+    target, images, labels = few
+    found = {}
+    for kind in (Apgd, Pgd):
+        moved = kind(norm="l1", epsilon=1.0, steps=25)(target, images, labels)
+        assert float(size(moved.double() - images.double(), "l1").max()) <= 1.0
+        logits = target.logits(moved).detach()
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        found[kind] = right(target, moved, labels).mean(), float(loss)
+
+    assert found[Apgd][0] <= found[Pgd][0]
+    assert found[Apgd][1] > found[Pgd][1]
+
+
+def test_a_sparse_step_is_long_again_as_long_as_the_best_point_grows_sparser():
+    """Mind the box, section 3.2: k = |x_max - x|_0 / 1.5; the step is ε, or shrinks by 1.5."""
+    clean = torch.zeros((2, 1, 1, 100))
+    answer = Answer(torch.zeros(2, 2), torch.zeros(2), torch.ones_like(clean))
+    ball = Ball("l1", 3.0, Bounds())
+    state = SparseState.at(clean, clean, answer, ball)
+    assert state.count.tolist() == [20, 20]
+    assert state.step_size.tolist() == [3.0, 3.0]
+
+    moved = clean.clone()
+    moved[0, ..., :30], moved[1, ..., :99] = 0.1, 0.1
+    state = state.then(moved, answer._replace(loss=torch.ones(2))).judged(4, ball)
+
+    assert state.count.tolist() == [20, 66]
+    assert state.step_size.tolist() == [3.0, 2.0]
+    assert SparseState.checkpoints(100) == list(range(4, 101, 4))
+    for _ in range(8):
+        state = state.judged(4, ball)
+    assert state.step_size.tolist() == pytest.approx([0.3, 0.3])
 
 
 def test_targets_of_two_three_and_four_classes():

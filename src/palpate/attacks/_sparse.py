@@ -94,18 +94,25 @@ def entries(size: int, *, share: float, epsilon: float, bounds: Bounds) -> int:
     return round(first * (last / first) ** share)
 
 
-def sparse_way(gradient: Images, images: Images, *, count: int, bounds: Bounds) -> Images:
+def sparse_way(gradient: Images, images: Images, *, count: int | Tensor, bounds: Bounds) -> Images:
     """Steepest ascent direction of L1 norm 1 with so many entries, as signs.
 
     Entries that stand at the bounds already are pushed against them as well and do not count:
     otherwise the projection would take from them what others get.
+
+    Args:
+        gradient: (batch, channel, *spatial).
+        images: where it is.
+        count: one number, or one for each sample, (batch,).
+        bounds: legal range.
     """
     slope = gradient.flatten(1)
     flat = images.flatten(1)
     full = ((slope > 0) & (flat >= bounds.high)) | ((slope < 0) & (flat <= bounds.low))
     steep = slope.abs()
-    least = torch.where(full, -1.0, steep).topk(count, dim=1).values[:, -1:]
-    chosen = (steep >= least) & (steep > 0)
-    return (torch.where(chosen, slope.sign(), torch.zeros_like(slope)) / count).reshape(
-        images.shape
-    )
+    most = int(torch.as_tensor(count).max())
+    each = torch.as_tensor(count, device=slope.device).expand(len(slope)).unsqueeze(1)
+    ranked = torch.where(full, -1.0, steep).topk(most, dim=1).values
+    chosen = (steep >= ranked.gather(1, each - 1)) & (steep > 0)
+    way = torch.where(chosen, slope.sign(), torch.zeros_like(slope)) / each
+    return way.reshape(images.shape)

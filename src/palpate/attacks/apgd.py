@@ -1,7 +1,9 @@
 """Auto-PGD: ascent without a step size to choose, the strongest single gradient attack here.
 
 Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
-parameter-free attacks", arXiv 2003.01690, sections 3 and 4; the ascent itself is in `_apgd`.
+parameter-free attacks", arXiv 2003.01690, sections 3 and 4; the ascent itself is in `_apgd`. In L1
+it is the sparse one of Croce, Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image
+classifiers", arXiv 2103.01208.
 
 | code | meaning | symbol | section |
 |---|---|---|---|
@@ -12,8 +14,8 @@ parameter-free attacks", arXiv 2003.01690, sections 3 and 4; the ascent itself i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, field
+from typing import Literal, final
 
 from torch import Tensor
 from typing_extensions import override
@@ -37,6 +39,7 @@ class Apgd(RefinedAttack):
     """Momentum ascent from a random point; the step halves where it stops to pay.
 
     Attributes:
+        norm: "linf", "l2" or "l1".
         steps: gradient steps per start.
         restarts: number of starts; only samples that still stand are started again.
         targets: 0 for the plain loss; else so many other classes, likeliest first, are aimed at one
@@ -45,6 +48,10 @@ class Apgd(RefinedAttack):
         stop_at_success: a sample whose score has reached 0 leaves at once (see pgd).
     """
 
+    # wider than in the base, whose other attacks have no sparse step
+    norm: Literal["linf", "l2", "l1"] = field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="linf", kw_only=True
+    )
     steps: int = 100
     restarts: int = 1
     targets: int = 0
