@@ -39,9 +39,9 @@ PINNED = {
 
 # components made of others: own version, and the versions of these when it was last looked at
 COMPOSED = {
-    "autoattack": (2, {"apgd": 1, "fab": 1, "square": 2}),
+    "autoattack": (3, {"apgd": 1, "fab": 1, "square": 2}),
     "cospgd": (1, {"pgd": 2}),
-    "joint": (1, {"pgd": 2, "prompt_exchange": 1}),
+    "joint": (2, {"pgd": 2, "prompt_exchange": 1}),
     "segpgd": (1, {"pgd": 2}),
     "universal": (1, {"deepfool": 1}),
     "probe": (1, {"fgsm": 1, "pgd": 2, "square": 2}),

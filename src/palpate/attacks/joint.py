@@ -41,6 +41,7 @@ class Joint(Perturbation):
     family: ClassVar[str] = "attacks"
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
     dose: ClassVar[str] = "epsilon"
+    version = 2
 
     epsilon: Number = field(default=2 / 255, kw_only=True)
     norm: Literal["linf", "l2"] = field(default="linf", kw_only=True)
