@@ -19,7 +19,7 @@ def right(target, images, labels):
 
 
 def test_settings_are_the_published_ones():
-    ce, dlr, fab, square = Autoattack()._members()
+    ce, dlr, fab, square = Autoattack()._members(probe().task)
 
     assert (ce.loss, ce.steps, ce.restarts, ce.targets) == ("ce", 100, 1, 0)
     assert (dlr.loss, dlr.steps, dlr.restarts, dlr.targets) == ("dlr", 100, 1, 9)
@@ -118,8 +118,19 @@ def test_never_weaker_than_pgd_sample_by_sample_on_the_oracle():
         assert bool((pair[0] <= pair[1]).all())
 
 
+def test_turns_as_many_of_several_labels_as_can_be_turned(labelled):
+    distances = labelled.distances("linf")
+    attack = Autoattack(epsilon=float(distances.median()) * 1.01, steps=20, queries=30)
+
+    found = attack(labelled.target, labelled.images, labelled.labels)
+
+    expected = (distances < attack.epsilon).float().mean(1)
+    assert 0 < float(expected.mean()) < 1
+    assert torch.equal(labelled.wrong(found), expected)
+
+
 def test_masks_and_bad_settings_are_refused(thresholds):
-    with pytest.raises(CapabilityError, match="autoattack: expected a task of Classification"):
+    with pytest.raises(CapabilityError, match="got Segmentation; the ensemble for masks: sea"):
         Autoattack().check(thresholds.target)
     with pytest.raises(ConfigError, match="targets of 1 or more"):
         Autoattack(targets=0)

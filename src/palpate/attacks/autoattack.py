@@ -4,7 +4,9 @@ Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of 
 parameter-free attacks", arXiv 2003.01690, section 5, "standard" version: APGD on cross-entropy,
 targeted APGD on DLR, targeted FAB, each of 100 iterations and at most nine targets, and Square with
 5,000 queries. With fewer than four classes there is no DLR and the margin takes its place; with
-fewer than ten, every other class is a target.
+fewer than ten, every other class is a target. Labels that do not exclude each other have no class
+to be led to: they meet APGD on cross-entropy and on the margin, and Square, and each sample keeps
+the iterate with the fewest right labels.
 
 | code | meaning | symbol | section |
 |---|---|---|---|
@@ -23,12 +25,12 @@ from palpate.attacks._climb import check_steps
 from palpate.attacks._gradient import Search
 from palpate.attacks._start import reseed
 from palpate.attacks.apgd import Apgd
-from palpate.attacks.base import Attack, only_classification
+from palpate.attacks.base import Attack
 from palpate.attacks.fab import Fab
 from palpate.attacks.square import Square
-from palpate.errors import ConfigError
+from palpate.errors import CapabilityError, ConfigError
 from palpate.targets.base import Target
-from palpate.types import Images
+from palpate.types import Classification, Images, MultiLabel, Task
 
 
 @final
@@ -63,23 +65,27 @@ class Autoattack(Attack):
     @property
     @override
     def passes(self) -> float:
-        return sum(member.passes for member in self._members())
+        return sum(member.passes for member in self._members(None))
 
     @override
     def check(self, target: Target) -> None:
-        """Refuse what is no classification.
+        """Refuse masks.
 
         Raises:
-            CapabilityError: masks or labels that do not exclude each other.
+            CapabilityError: with the ensemble for them.
             ConfigError: epsilon beyond the bounds.
         """
         super().check(target)
-        only_classification(self, target)
+        if not isinstance(target.task, Classification | MultiLabel):
+            raise CapabilityError(
+                "autoattack: expected a task of Classification or MultiLabel, got"
+                f" {type(target.task).__name__}; the ensemble for masks: sea"
+            )
 
     @override
     def _run(self, search: Search, seeds: Sequence[int]) -> Images:
         last, room = search.images, len(search.images)
-        for number, member in enumerate(self._members()):
+        for number, member in enumerate(self._members(search.target.task)):
             # the first sees all samples, so that each has a worst iterate, not only a broken one
             rows = search.standing()
             if not len(rows):
@@ -103,17 +109,20 @@ class Autoattack(Attack):
         member.pursue(search, room=room, enough=self.epsilon, leave_at_once=self.stop_at_success)
         return member._finished(search)
 
-    def _members(self) -> Iterator[Apgd | Fab | Square]:
+    def _members(self, task: Task | None) -> Iterator[Apgd | Fab | Square]:
+        """In the order of the paper; None for the task that costs most."""
         epsilon, norm, steps, leave = self.epsilon, self.norm, self.steps, self.stop_at_success
+        several = isinstance(task, MultiLabel)
         yield Apgd(epsilon=epsilon, norm=norm, steps=steps, stop_at_success=leave)
         yield Apgd(
             epsilon=epsilon,
             norm=norm,
             steps=steps,
-            loss="dlr",
-            targets=self.targets,
+            loss="margin" if several else "dlr",
+            targets=0 if several else self.targets,
             stop_at_success=leave,
         )
-        yield Fab(epsilon=epsilon, norm=norm, steps=steps, targets=self.targets)
+        if not several:
+            yield Fab(epsilon=epsilon, norm=norm, steps=steps, targets=self.targets)
         if self.queries:
             yield Square(epsilon=epsilon, norm=norm, queries=self.queries)
