@@ -230,3 +230,17 @@ def test_one_answer_is_held_against_the_classes_that_are_there(make):
     line = found(record)[1]["Corruptions"]
     assert line.finding == "breaks"
     assert "always gives one answer: balanced accuracy 56.7" in line.text
+
+
+@pytest.mark.parametrize(("names", "finding"), [(("fgsm", "pgd"), "breaks"), (("pgd",), "weakens")])
+def test_attacks_that_break_different_samples_break_the_model_together(make, names, finding):
+    maker = make(120)
+    maker.cell("mamba", outcomes=rows(maker, lambda i: True))
+    for name in names:
+        half = ["fgsm", "pgd"].index(name)
+        outcomes = rows(maker, lambda i, half=half: i % 5 != half, linf=0.01)
+        maker.cell("mamba", "attacks", name, setting=ATTACK, outcomes=outcomes)
+    _, lines = found(maker.write())
+
+    assert lines["Attacks"].finding == finding
+    assert ("each sample by the worst of them" in lines["Attacks"].text) == (len(names) > 1)

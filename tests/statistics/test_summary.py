@@ -59,6 +59,29 @@ def test_worst_over_attacks_is_per_sample(maker):
     assert summary.find(perturbation="fgsm", metric="robust_accuracy")[0].value == 0.5
 
 
+def test_worst_mask_over_attacks_is_per_sample(synthetic, tmp_path):
+    maker = synthetic.Maker(tmp_path, cases=40, targets=("unet",), kind="segmentation")
+    setting = {"epsilon": 0.01, "norm": "linf"}
+    for family, name, parity in (
+        ("none", "none", 2),
+        ("attacks", "fgsm", 0),
+        ("attacks", "pgd", 1),
+    ):
+        overlaps = [20 if i % 2 == parity else 80 for i in range(40)]
+        rows = [
+            maker.outcome(
+                i, right=True, score=n / 100, regions=(Region(n, 100, 100, 1.0, 1.0, 1, 1),)
+            )
+            for i, n in enumerate(overlaps)
+        ]
+        maker.cell("unet", family, name, setting=setting if parity < 2 else {}, outcomes=rows)
+    summary = summarise(maker.write())
+
+    (row,) = summary.find(perturbation="all attacks", metric="dice")
+    assert (row.value, row.n) == (pytest.approx(0.2), 40)
+    assert summary.find(perturbation="fgsm", metric="dice")[0].value == pytest.approx(0.5)
+
+
 def test_an_attack_that_moved_nothing_says_so(maker):
     rows = [maker.outcome(i, right=True) for i in range(40)]
     maker.cell("mamba", outcomes=rows)

@@ -118,6 +118,7 @@ class Metric(ABC):
         needs_pixels: reads the counts of pixels of a mask, which runs before version 3 lack.
         needs_proof: reads certificates, which only a defence that proves its answers gives.
         by_size: is also estimated for samples with a small and with a large lesion apart.
+        of_worst: is also estimated over each sample's worst answer to all attacks of one budget.
         per_class: is also estimated for each foreground class of a dense task that has several.
         better: which direction is good.
         meaning: definition for the report's glossary.
@@ -132,6 +133,7 @@ class Metric(ABC):
     needs_pixels: ClassVar[bool] = False
     needs_proof: ClassVar[bool] = False
     by_size: ClassVar[bool] = False
+    of_worst: ClassVar[bool] = False
     per_class: ClassVar[bool] = False
     better: ClassVar[Literal["higher", "lower"]] = "higher"
     meaning: ClassVar[str]

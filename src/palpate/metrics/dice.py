@@ -23,6 +23,7 @@ class Dice(Metric):
     essential: ClassVar[bool] = True
     per_class: ClassVar[bool] = True
     by_size: ClassVar[bool] = True
+    of_worst: ClassVar[bool] = True
     meaning: ClassVar[str] = (
         "Mean over samples of 2 |A and B| / (|A| + |B|) of decided and reference mask, averaged"
         " over the foreground classes. Both empty: 1; one empty: 0; non-finite output: 0."

@@ -87,6 +87,7 @@ def finding(
     clean: Row | None,
     difference: Difference | None,
     *,
+    worst: Row,
     chance: float | None,
     confidence: float,
 ) -> Finding:
@@ -96,6 +97,7 @@ def finding(
         row: the number under it.
         clean: of the same model; None where it is not known.
         difference: paired, of the row's cell to the clean one.
+        worst: the number under all attacks of one budget together; the row where there is none.
         chance: from `chance_level`.
         confidence: of the intervals.
     """
@@ -103,7 +105,8 @@ def finding(
         return "could not test"
     limit = _limit(clean, chance)
     if difference.high < 0:
-        if limit is not None and row.high <= limit:
+        highest = row.high if worst.high is None else min(row.high, worst.high)
+        if limit is not None and highest <= limit:
             return "breaks"
         down = way(difference.value, gains=difference.gains, losses=difference.losses) < 0
         sure = down and (difference.p_holm or 0.0) < 1 - confidence

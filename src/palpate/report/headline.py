@@ -19,7 +19,7 @@ from palpate.report.finding import (
     fault_finding,
     finding,
 )
-from palpate.report.ladders import Ladder, models_of
+from palpate.report.ladders import Ladder, models_of, several_attacks
 from palpate.report.one_answer import belongs, one_answer
 from palpate.statistics._check import Check
 from palpate.statistics.cells import ALL_ATTACKS
@@ -140,36 +140,61 @@ def _clean(summary: Summary, model: str) -> str:
 
 def _family(model: str, family: str, evidence: Evidence) -> Line:
     name = words.FAMILIES[family]
-    steps = [
-        (row, ladder, text)
-        for ladder in evidence.ladders
-        if ladder.family == family and ladder.perturbation != ALL_ATTACKS
-        for (_, text), row in zip(ladder.doses, ladder.lines[model], strict=True)
-        if row is not None
-    ]
+    steps = _steps(
+        model,
+        [x for x in evidence.ladders if x.family == family and x.perturbation != ALL_ATTACKS],
+    )
     if not steps:
         planned = any(e["family"] == family for e in evidence.record.manifest["plan"])
         reason = "no cell finished" if planned else "not part of this audit"
         return Line(name, "could not test" if planned else "not tested", reason)
     if not (known := [step for step in steps if step[0].value is not None]):
         return Line(name, "could not test", steps[0][0].note or "no value")
-    row, ladder, text = min(known, key=lambda s: s[0].value or 0.0)
+    row, ladder, text = min(known, key=_value)
     clean, chance = ladder.clean[model], chance_level(evidence.record)
     difference = _difference(row, evidence)
     said = _said(row, ladder, text, difference=difference, clean=clean)
+    together = _together(model, family, evidence)
+    if together is not None:
+        said += f"; {_left(*together)}, each sample by the worst of them"
     said += _without_number([r for r, _, _ in steps]) + _unfinished(model, family, evidence.record)
     if family == "faults":
-        worst = worst_of(model, evidence.worst)
-        found = fault_finding(clean, worst, chance=chance)
+        faults = worst_of(model, evidence.worst)
+        found = fault_finding(clean, faults, chance=chance)
         rate = silent(model, evidence.summary)
-        return Line(name, found, f"{rate}; {said}; {worst_fault(worst)}")
+        return Line(name, found, f"{rate}; {said}; {worst_fault(faults)}")
     confidence = evidence.summary.confidence
-    found = finding(row, clean, difference, chance=chance, confidence=confidence)
+    worst = row if together is None else together[0]
+    found = finding(row, clean, difference, worst=worst, chance=chance, confidence=confidence)
     classes = classes_present(evidence.record)
     constant = one_answer(model, family, summary=evidence.summary, classes=classes)
     if constant and found in ("weakens", "may weaken"):
         found = "breaks"
     return Line(name, found, f"{said}; {constant}" if constant else said)
+
+
+Step = tuple[Row, Ladder, str]
+"""A number, the ladder that it is on, and its dose."""
+
+
+def _steps(model: str, ladders: list[Ladder]) -> list[Step]:
+    return [
+        (row, ladder, text)
+        for ladder in ladders
+        for (_, text), row in zip(ladder.doses, ladder.lines[model], strict=True)
+        if row is not None
+    ]
+
+
+def _together(model: str, family: str, evidence: Evidence) -> Step | None:
+    """The lowest number under several attacks of one budget together; None where there is none."""
+    whole = [x for x in evidence.ladders if x.family == family and x.perturbation == ALL_ATTACKS]
+    steps = _steps(model, [x for x in whole if several_attacks(x)])
+    return min((s for s in steps if s[0].value is not None), key=_value, default=None)
+
+
+def _value(step: Step) -> float:
+    return step[0].value or 0.0
 
 
 def _said(

@@ -102,6 +102,15 @@ def stacked(parts: Sequence[Rows]) -> Rows:
     return {name: _stack([p[name] for p in parts]) for name in parts[0]}
 
 
+def worst_each(parts: Sequence[Rows]) -> Rows:
+    """Of each sample the one row of all these cells with the lowest score."""
+    rows = stacked(parts)
+    score = np.where(rows["finite"].astype(bool), rows["score"], 0.0)
+    order = np.lexsort((score, rows["sample"]))
+    chosen = order[np.unique(rows["sample"][order], return_index=True)[1]]
+    return {name: values[chosen] for name, values in rows.items()}
+
+
 def _stack(columns: Sequence[np.ndarray]) -> np.ndarray:
     if columns[0].ndim == 1:
         return np.concatenate(columns)
@@ -146,15 +155,19 @@ def group_of(cell: CellRecord) -> tuple[str, str, str]:
 
 
 def budget_of(cell: CellRecord) -> tuple[str, float] | None:
-    """Norm and epsilon of an attack cell; None where it has no fixed budget."""
+    """Norm and epsilon of an attack cell; None where it has no fixed budget.
+
+    A budget for the question beside that for the image makes another norm.
+    """
     return _budget(cell.family, cell.setting)
 
 
 def _budget(family: str, setting: Mapping[str, Any]) -> tuple[str, float] | None:
-    epsilon = setting.get("epsilon")
+    epsilon, tokens = setting.get("epsilon"), setting.get("tokens")
     if family != "attacks" or not isinstance(epsilon, int | float):
         return None
-    return str(setting.get("norm", "linf")), float(epsilon)
+    norm = str(setting.get("norm", "linf"))
+    return norm if tokens is None else f"{norm} and {tokens} of the tokens", float(epsilon)
 
 
 def budgets(cells: Cells) -> Iterator[tuple[list[CellRecord], str, int]]:

@@ -22,6 +22,7 @@ from palpate.statistics.cells import (
     is_chosen,
     stacked,
     strata_of,
+    worst_each,
 )
 from palpate.statistics.estimate import Estimate, undefined
 from palpate.statistics.measure import estimate, reweighted, stratified, widened
@@ -176,10 +177,14 @@ def _parts(metric: Metric, rows: Rows, task: TaskInfo) -> Iterator[tuple[str, Ro
 
 def _worst_rows(cells: Cells, metrics: list[Metric], how: dict[str, Any]) -> Iterator[Row]:
     for members, setting, planned in budgets(cells):
-        rows = stacked([cells.rows(cell) for cell in members])
+        parts = [cells.rows(cell) for cell in members]
+        every, worst = stacked(parts), worst_each(parts)
         for metric in metrics:
-            if metric.families != ATTACKS or cells.task.kind not in metric.tasks:
+            if cells.task.kind not in metric.tasks:
                 continue
+            if metric.families != ATTACKS and not metric.of_worst:
+                continue
+            rows = worst if metric.of_worst else every
             found = measure(metric, rows, cells, family="attacks", notes=[], **how)
             note = _note(metric, rows, found, [])
             if len(members) < planned:
