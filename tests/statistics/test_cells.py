@@ -29,7 +29,11 @@ def test_attacks_of_other_norms_and_budgets_are_kept_apart(maker):
         maker.cell(
             "mamba", "attacks", "pgd", setting={"epsilon": epsilon, "norm": norm}, outcomes=rows
         )
-    assert len(list(budgets(Cells(maker.write())))) == 3
+    setting = {"epsilon": 0.01, "norm": "linf", "tokens": 1}
+    maker.cell("mamba", "attacks", "joint", setting=setting, outcomes=rows)
+    found = [name for _, name, _ in budgets(Cells(maker.write()))]
+    assert len(found) == 4
+    assert found[-1] == '{"attacks":["joint"],"epsilon":0.01,"norm":"linf","tokens":1}'
 
 
 @pytest.mark.parametrize(

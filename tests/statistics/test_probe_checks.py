@@ -148,7 +148,7 @@ def test_a_good_probe_passes_everywhere(judged):
             "loss 1.3 as declared, 0.9 without",
         ),
         (changed(attacks__scores__one_step=[0.0] * 16), NAMES[6], "fail", "against 0.000"),
-        (changed(attacks__scores__double=CLEAN), NAMES[7], "fail", "8 samples right again"),
+        (changed(attacks__scores__double=CLEAN), NAMES[7], "fail", "8 samples better off"),
         (changed(attacks__scores__unbounded=CLEAN), NAMES[8], "fail", "0.875 of 0.875"),
         (changed(attacks__scores__unbounded=[0.0] * 15 + [1.0]), NAMES[8], "pass", "0.000 of"),
         (changed(attacks__scores__unbounded=[1.0] + [0.0] * 15), NAMES[8], "warn", "0.062 of"),

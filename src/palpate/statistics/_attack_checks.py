@@ -23,7 +23,8 @@ from palpate.statistics._order import wrong_order
 from palpate.statistics._probe_checks import BLACK, STEPS
 from palpate.statistics._probe_checks import TRANSFER as TRANSFERRED
 from palpate.statistics._search_checks import search_checks
-from palpate.statistics.cells import Cells, budget_of
+from palpate.statistics.cells import Cells, budget_of, spending
+from palpate.statistics.estimate import codes
 from palpate.statistics.paired import label, scores
 from palpate.storage import Storage
 
@@ -154,13 +155,8 @@ def _best_against_last(cells: Cells, attacks: list[CellRecord]) -> Iterator[Chec
 def _falls_with_epsilon(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     name = "robust accuracy falls with epsilon"
     ladders = [ladder for ladder in _ladders(attacks) if len(ladder) > 1]
-    found: list[Check] = []
-    for ladder in ladders:
-        for weak, strong in itertools.pairwise(ladder):
-            finding = _ordered(cells, weak=weak, strong=strong)
-            if finding is not None:
-                found.append(Check(name, finding[0], named(strong), finding[1]))
-    yield from checked(found, name, ladders, "no larger budget leaves more samples right")
+    pairs = [pair for ladder in ladders for pair in itertools.pairwise(ladder)]
+    yield from _in_order(cells, pairs, name, "no larger budget leaves more samples right")
 
 
 def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
@@ -199,7 +195,7 @@ def _in_order(
     """The first of each pair, the weaker by its making, must not do better than the second."""
     found: list[Check] = []
     for weak, strong in pairs:
-        finding = _ordered(cells, weak=weak, strong=strong)
+        finding = _ordered(cells, weak=weak, strong=strong, among=len(pairs))
         if finding is not None:
             found.append(Check(name, finding[0], named(strong), finding[1]))
     yield from checked(found, name, pairs, what)
@@ -237,21 +233,25 @@ def _first(pair: tuple[float, CellRecord]) -> float:
     return pair[0]
 
 
-def _ordered(cells: Cells, *, weak: CellRecord, strong: CellRecord) -> tuple[Verdict, str] | None:
+def _ordered(
+    cells: Cells, *, weak: CellRecord, strong: CellRecord, among: int
+) -> tuple[Verdict, str] | None:
     """None if the stronger attack leaves no more right than the weaker one, sample by sample."""
-    a, b = _standing(cells.rows(weak)), _standing(cells.rows(strong))
+    (a, cases), (b, _) = (_standing(cells.rows(cell)) for cell in (weak, strong))
     shared = sorted(a.keys() & b.keys())
     first, second = (np.array([side[s] for s in shared]) for side in (a, b))
-    return wrong_order(first, second, under=named(weak))
+    whose = codes(np.array([cases[s] for s in shared]))
+    return wrong_order(first, second, cases=whose, under=named(weak), among=among)
 
 
-def _standing(rows: Rows) -> dict[str, float]:
-    """Worst score per sample over the trials, no better than clean."""
+def _standing(rows: Rows) -> tuple[dict[str, float], dict[str, str]]:
+    """Worst score per sample over the trials, no better than clean; the case of each."""
     worst: dict[str, float] = {}
     left = np.fmin(scores(rows), rows["clean_score"])
-    for sample, value in zip(rows["sample"].tolist(), left.tolist(), strict=True):
+    names = rows["sample"].tolist()
+    for sample, value in zip(names, left.tolist(), strict=True):
         worst[sample] = min(value, worst.get(sample, np.inf))
-    return worst
+    return worst, dict(zip(names, rows["case"].tolist(), strict=True))
 
 
 def _ladders(attacks: list[CellRecord]) -> list[list[CellRecord]]:
@@ -280,9 +280,9 @@ def _epsilon(cell: CellRecord) -> float | None:
 
 
 def _same_place(a: CellRecord, b: CellRecord) -> bool:
-    return (
-        label(a) == label(b) and a.dataset == b.dataset and budget_of(a) == budget_of(b) is not None
-    )
+    if label(a) != label(b) or a.dataset != b.dataset:
+        return False
+    return spending(a.family, a.setting) == spending(b.family, b.setting) is not None
 
 
 def _steps(cell: CellRecord) -> int:

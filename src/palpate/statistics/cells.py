@@ -155,33 +155,40 @@ def group_of(cell: CellRecord) -> tuple[str, str, str]:
 
 
 def budget_of(cell: CellRecord) -> tuple[str, float] | None:
-    """Norm and epsilon of an attack cell; None where it has no fixed budget.
-
-    A budget for the question beside that for the image makes another norm.
-    """
+    """Norm and epsilon of an attack cell; None where it has no fixed budget."""
     return _budget(cell.family, cell.setting)
 
 
 def _budget(family: str, setting: Mapping[str, Any]) -> tuple[str, float] | None:
-    epsilon, tokens = setting.get("epsilon"), setting.get("tokens")
+    epsilon = setting.get("epsilon")
     if family != "attacks" or not isinstance(epsilon, int | float):
         return None
-    norm = str(setting.get("norm", "linf"))
-    return norm if tokens is None else f"{norm} and {tokens} of the tokens", float(epsilon)
+    return str(setting.get("norm", "linf")), float(epsilon)
+
+
+def spending(family: str, setting: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Norm, epsilon and what else an attack may change, such as words; None without an epsilon."""
+    budget = _budget(family, setting)
+    if budget is None:
+        return None
+    tokens = {"tokens": setting["tokens"]} if "tokens" in setting else {}
+    return {"norm": budget[0], "epsilon": budget[1], **tokens}
 
 
 def budgets(cells: Cells) -> Iterator[tuple[list[CellRecord], str, int]]:
-    """Finished attack cells of one target, norm and epsilon; setting; how many were planned."""
-    groups: dict[tuple[tuple[str, str, str], tuple[str, float]], list[CellRecord]] = {}
+    """Finished attack cells of one target and `spending`; setting; how many were planned."""
+    groups: dict[tuple[tuple[str, str, str], str], list[CellRecord]] = {}
     for cell in cells.finished("attacks"):
-        if (budget := budget_of(cell)) is not None:
-            groups.setdefault((group_of(cell), budget), []).append(cell)
+        if (spent := spending(cell.family, cell.setting)) is not None:
+            groups.setdefault((group_of(cell), registry.canonical(spent)), []).append(cell)
     planned = Counter(
-        ((e["target"], e["defence"], e["dataset"]), _budget(e["family"], e["setting"]))
+        (
+            (e["target"], e["defence"], e["dataset"]),
+            registry.canonical(spending(e["family"], e["setting"])),
+        )
         for e in cells.record.manifest["plan"]
     )
     for key, members in groups.items():
-        norm, epsilon = key[1]
         names = sorted({c.perturbation for c in members})
-        setting = {"attacks": names, "epsilon": epsilon, "norm": norm}
-        yield members, registry.canonical(setting), planned[key]
+        spent = spending(members[0].family, members[0].setting) or {}
+        yield members, registry.canonical({"attacks": names, **spent}), planned[key]
