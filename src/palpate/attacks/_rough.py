@@ -11,6 +11,7 @@ import torch
 from typing_extensions import override
 
 from palpate.attacks._gradient import Answer, Measure, Rows, Search
+from palpate.targets._laid_out import FORMATS
 from palpate.types import Flags, Images, Logits
 
 
@@ -20,8 +21,10 @@ class _Bfloat16Search(Search):
 
     @override
     def answer(self, images: Images, rows: Rows | None = None) -> Logits:
+        # the layout in which convolutions in bfloat16 are fastest; nothing of it is reported
+        layout = FORMATS.get(images.ndim, torch.contiguous_format)
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            logits = super().answer(images, rows)
+            logits = super().answer(images.contiguous(memory_format=layout), rows)
         return logits.to(images.dtype)
 
 
