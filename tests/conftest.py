@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import textwrap
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 os.environ.setdefault("PALPATE_NO_PLUGINS", "1")
 # for processes that tests start: their records are compared with those of one thread
 os.environ["OMP_NUM_THREADS"] = "1"
+# what a shell starts in the background ignores it, and so would the processes that are interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NETWORK = """
     import torch
