@@ -76,7 +76,7 @@ def _own(target: Target, batch: Batch) -> dict[str, list[float]] | None:
         return None  # a learned normalisation belongs to the model
     met = seen[0][1]
     images = batch.images.to(target.device)
-    given = target._normalised(images)
+    given = target.normalised(images)
     if met.shape != given.shape:
         return None
     factors: list[float] = []

@@ -17,6 +17,7 @@ from palpate.targets._checkpoint import fit_state, load_state
 from palpate.targets._head import unwrap
 from palpate.targets._laid_out import laid_out
 from palpate.targets._memo import Memo
+from palpate.targets._normalised import normalised
 from palpate.types import (
     Batch,
     Bounds,
@@ -112,7 +113,15 @@ class Target:
         if self.module.training:
             raise TargetError(f"{self.name}: expected a model in evaluation mode; call .eval()")
         asked = () if tokens is None else (tokens,)
-        return self._head(unwrap(self.module(self._normalised(images), *asked), self.name))
+        return self._head(unwrap(self.module(self.normalised(images), *asked), self.name))
+
+    def normalised(self, images: Images) -> Images:
+        """What the module is given for some images.
+
+        Raises:
+            TargetError: mean or std for another number of channels.
+        """
+        return normalised(images, self.mean, self.std, name=self.name)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Prediction:
@@ -179,18 +188,6 @@ class Target:
             sha.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
             sha.update(raw.flatten().view(torch.uint8).numpy().tobytes())
         return sha.hexdigest()
-
-    def _normalised(self, images: Images) -> Images:
-        channels = images.shape[1]
-        if len(self.mean) not in (1, channels) or len(self.std) not in (1, channels):
-            raise TargetError(
-                f"{self.name}: expected mean and std of 1 or {channels} entries,"
-                f" got {len(self.mean)} and {len(self.std)}"
-            )
-        shape = (1, -1, *(1 for _ in images.shape[2:]))
-        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).reshape(shape)
-        std = torch.tensor(self.std, dtype=images.dtype, device=images.device).reshape(shape)
-        return (images - mean) / std
 
     @property
     def is_exclusive(self) -> bool:
