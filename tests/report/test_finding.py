@@ -243,4 +243,4 @@ def test_attacks_that_break_different_samples_break_the_model_together(make, nam
     _, lines = found(maker.write())
 
     assert lines["Attacks"].finding == finding
-    assert ("each sample by the worst of them" in lines["Attacks"].text) == (len(names) > 1)
+    assert ("each sample by its worst" in lines["Attacks"].text) == (len(names) > 1)

@@ -29,9 +29,10 @@ MEANINGS: tuple[tuple[str, str], ...] = (
     (
         "breaks",
         (
-            "weakens or may weaken, and the interval's upper end is no better than always giving"
-            " the most frequent answer (other tasks: than half of the clean score), or balanced"
-            " accuracy cannot be told from that of always giving one answer"
+            "weakens or may weaken, and the interval's upper end (of attacks, also that of all of"
+            " one budget together) is no better than always giving the most frequent answer (other"
+            " tasks: than half of the clean score), or balanced accuracy cannot be told from that"
+            " of always giving one answer"
         ),
     ),
     ("can break", "one of the faults drawn took the score to that level; the rate is in the text"),

@@ -155,8 +155,10 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
     difference = _difference(row, evidence)
     said = _said(row, ladder, text, difference=difference, clean=clean)
     together = _together(model, family, evidence)
-    if together is not None:
-        said += f"; {_left(*together)}, each sample by the worst of them"
+    worst = row
+    if together is not None and _value(together) < _value((row, ladder, text)):
+        worst = together[0]
+        said += f"; {_left(*together)}, each sample by its worst"
     said += _without_number([r for r, _, _ in steps]) + _unfinished(model, family, evidence.record)
     if family == "faults":
         faults = worst_of(model, evidence.worst)
@@ -164,7 +166,6 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
         rate = silent(model, evidence.summary)
         return Line(name, found, f"{rate}; {said}; {worst_fault(faults)}")
     confidence = evidence.summary.confidence
-    worst = row if together is None else together[0]
     found = finding(row, clean, difference, worst=worst, chance=chance, confidence=confidence)
     classes = classes_present(evidence.record)
     constant = one_answer(model, family, summary=evidence.summary, classes=classes)
