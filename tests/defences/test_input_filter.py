@@ -35,12 +35,13 @@ def seen(defence, images, **preprocessing):
     return echo.seen
 
 
-def test_median_equals_scipy():
+@pytest.mark.parametrize("size", [3, 5])
+def test_median_equals_scipy(size):
     images = torch.rand(2, 2, 9, 7)
 
-    found = seen(InputFilter(size=3), images)
+    found = seen(InputFilter(size=size), images)
 
-    expected = ndimage.median_filter(images.numpy(), size=(1, 1, 3, 3), mode="mirror")
+    expected = ndimage.median_filter(images.numpy(), size=(1, 1, size, size), mode="mirror")
     assert np.allclose(found.numpy(), expected, atol=1e-6)
 
 
