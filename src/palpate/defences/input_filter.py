@@ -114,7 +114,7 @@ def _median(images: Images, size: int) -> Images:
     return windows.median(dim=2).values
 
 
-def _median_of_nine(padded: Images) -> Images:
+def _median_of_nine(padded: Tensor) -> Tensor:
     """Median of the highest low, the middle middle and the lowest high of three sorted columns.
 
     Paeth, "Median finding on a 3x3 grid", Graphics Gems, 1990. In place of a general selection: 30
@@ -125,7 +125,7 @@ def _median_of_nine(padded: Images) -> Images:
     return _sorted_three(highest_low, _sorted(middle, dim=3)[1], lowest_high)[1]
 
 
-def _sorted(values: Images, *, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sorted(values: Tensor, *, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Every three neighbours, in order."""
     count = values.shape[dim] - 2
     return _sorted_three(*(values.narrow(dim, i, count) for i in range(3)))
