@@ -105,6 +105,27 @@ def test_gradients_pass_straight_through_jpeg():
     assert not torch.allclose(images.grad, 2 * weight * images, atol=1e-2)
 
 
+@pytest.mark.parametrize("size", [3, 5])
+def test_the_gradient_of_a_median_is_that_of_the_pixel_it_picks(size):
+    target = palpate.wrap(Echo().eval(), task=palpate.Classification(("a", "b")))
+    images = torch.rand(
+        (1, 2, 9, 9), generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    images.requires_grad_()
+
+    InputFilter(size=size).protect(target).logits(images)[0, 0].backward()
+
+    half, expected = size // 2, torch.zeros_like(images)
+    plane = np.pad(images.detach().numpy()[0, 0], half, mode="reflect")
+    where = np.pad(np.arange(81).reshape(9, 9), half, mode="reflect")
+    for top in range(9):
+        for left in range(9):
+            window = np.s_[top : top + size, left : left + size]
+            picked = np.argsort(plane[window], axis=None)[size * size // 2]
+            expected[0, 0].view(-1)[where[window].flat[picked]] += 1 / 81
+    assert torch.allclose(images.grad, expected)
+
+
 def test_normalisation_happens_once():
     images = torch.full((1, 2, 8, 8), 0.25)
 

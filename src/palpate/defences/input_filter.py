@@ -5,9 +5,10 @@ arXiv 1704.01155, section 3 (bit depth, median smoothing). Dziugaite, Ghahramani
 the effect of JPG compression on adversarial images", arXiv 1608.00853 (JPEG).
 
 Filters without a useful gradient look robust when they only hide it; gradients therefore pass
-straight through the filter (Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of
-Security", arXiv 1802.00420, section 4.1, BPDA with the identity), so that every attack on the
-protected target is adaptive.
+straight through rounding and files (Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False
+Sense of Security", arXiv 1802.00420, section 4.1, BPDA with the identity), so that every attack on
+the protected target is adaptive. The median has a gradient, that of the pixel it picks, and an
+attack that follows it is the stronger one.
 """
 
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class InputFilter(Defence):
         bits: grey levels kept, as a power of two, 1 to 8.
         quality: of JPEG, 1 to 95.
     """
+
+    version = 2
 
     kind: Literal["median", "bit_depth", "jpeg"] = "median"
     size: int = 3
@@ -77,8 +80,10 @@ class _Filtered(nn.Module):
         shape = (1, -1, *(1 for _ in normalised.shape[2:]))
         mean, std = self.mean.reshape(shape), self.std.reshape(shape)
         images = normalised * std + mean
-        straight = images + (_filtered(images, self.how, self.bounds) - images).detach()
-        return self.inner((straight - mean) / std, *asked)
+        filtered = _filtered(images, self.how, self.bounds)
+        if self.how.kind != "median":
+            filtered = images + (filtered - images).detach()
+        return self.inner((filtered - mean) / std, *asked)
 
     @override
     def extra_repr(self) -> str:
