@@ -18,6 +18,7 @@ from torch.nn import functional
 
 import palpate
 from attacks import Row, classes, compare, main
+from palpate.attacks._call import Found
 from palpate.attacks.apgd import Apgd
 from palpate.attacks.autoattack import Autoattack
 from palpate.attacks.pgd import Pgd
@@ -133,13 +134,18 @@ def leaving(rounds: int, quick: bool) -> None:  # noqa: FBT001 - a flag of the c
     digits = Digits()
     images, labels = digits.images[:128], digits.labels[:128]
     for name, network in networks(digits, quick=quick).items():
-        target, say = palpate.wrap(network, task=classes(10)), robust(network, labels)
-        for epsilon in (0.15, 0.18, 0.2):
+        target, robust_of = palpate.wrap(network, task=classes(10)), robust(network, labels)
+
+        def say(found: object, robust_of: Callable[[object], str] = robust_of) -> str:
+            assert isinstance(found, Found)
+            return f"{robust_of(found.images)}; {found.passes} passes"
+
+        for epsilon in (0.15, 0.18, 0.2, 0.25):
             for attack in (Pgd(epsilon=epsilon, steps=20), Apgd(epsilon=epsilon, steps=50)):
                 rows = []
                 for kind, stop in (("all stay", False), ("early leaving", True)):
                     one = dataclasses.replace(attack, stop_at_success=stop)
-                    rows.append(Row(kind, partial(one, target, images, labels), say))
+                    rows.append(Row(kind, partial(one.search, target, images, labels), say))
                 title = f"{type(attack).__name__}-{attack.steps}, {name}, epsilon {epsilon}"
                 compare(title, rows, rounds)
 
