@@ -87,6 +87,29 @@ def test_nothing_to_do_is_said(tmp_path):
             palpate.audit(target, samples(), nothing, store=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"confidence": 95}, "audit: statistics.confidence: .*less than 1, got 95"),
+        ({"batch_size": 0}, "audit: batch_size: .*greater than or equal to 1, got 0"),
+        ({"seed": "many"}, "audit: seed: .*got 'many'"),
+        ({"storage": "tiff"}, "audit: storage: expected one of"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(tmp_path, wrong, message):
+    target = palpate.wrap(network(), task=TASK)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        palpate.audit(target, samples(), ["fgsm"], store=tmp_path / "run", **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_normalisation_may_be_an_array():
+    arrays = palpate.wrap(network(), task=TASK, mean=np.float32([0.5]), std=torch.tensor([0.25]))
+
+    assert arrays.digest() == palpate.wrap(network(), task=TASK, mean=(0.5,), std=(0.25,)).digest()
+
+
 def test_misspelt_defences_and_metrics_are_refused_before_compute(tmp_path):
     target = palpate.wrap(network(), task=TASK)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -40,6 +41,15 @@ def test_a_run_ends_with_a_table_and_the_report(palpate, audit_file, tmp_path):
     assert (tmp_path / "r" / "report.html").stat().st_size > 10_000
     code, out, _ = palpate("status", tmp_path / "r")
     assert (code, out) == (0, "7 of 7 cells ok, 0 failed\n")
+
+
+def test_the_record_says_how_to_run_it_again(palpate, audit_file, tmp_path):
+    place = tmp_path / "Kopie für Müller"
+
+    palpate("run", audit_file, "--store", place, "--limit", 4, "--json")
+
+    command = json.loads((place / "run.json").read_text())["command"]
+    assert shlex.split(command)[3:5] == ["--store", str(place)]
 
 
 def test_json_is_json_and_nothing_else(palpate, audit_file, tmp_path):

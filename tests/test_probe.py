@@ -94,6 +94,20 @@ def test_a_defended_model_is_attacked_from_the_bare_one(audit_file):
     assert len(found["attacks"]["scores"]["transfer"]) == 16
 
 
+def test_whoever_watches_hears_which_model_is_looked_at(audit_file, tmp_path):
+    audit = resolved(audit_file, "defences=[none, input_filter]")
+    heard = []
+
+    drive(audit, tmp_path / "run", watch=lambda at: heard.append(at.probed))
+    first = heard.copy()
+    heard.clear()
+    drive(audit, tmp_path / "run", watch=lambda at: heard.append(at.probed))
+
+    assert first[:3] == ["", "small", "small + input_filter"]
+    assert not any(first[3:])
+    assert heard == [""]  # a look that has been written is not taken again
+
+
 def test_samples_are_spread_over_the_data(audit_file):
     audit = resolved(audit_file, limit=None)
     names = audit.samples.batch(range(len(audit.samples))).samples

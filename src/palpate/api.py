@@ -11,10 +11,9 @@ from palpate.campaign.drive import Watch, drive
 from palpate.campaign.plan import Audit, Placed, each_once, expand
 from palpate.config import (
     NO_DEFENCE,
-    AuditConfig,
     Spec,
-    StatisticsConfig,
     check_defences_and_metrics,
+    validated,
 )
 from palpate.datasets.base import Samples
 from palpate.errors import ConfigError, TargetError
@@ -57,8 +56,8 @@ def wrap(
         module=module,
         task=task,
         bounds=Bounds(*bounds),
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=tuple(float(m) for m in mean),
+        std=tuple(float(s) for s in std),
         name=name or type(module).__name__,
     )
 
@@ -121,7 +120,7 @@ def audit(
     if len({one.name for one in targets}) < len(targets):
         raise TargetError(f"targets: expected a name each, got {[one.name for one in targets]}")
     placed = _placed(perturbations)
-    config = AuditConfig.model_validate(
+    config = validated(
         {
             "seed": seed,
             "dataset": {"name": dataset.label},
@@ -129,10 +128,11 @@ def audit(
             "defences": list(defences),
             "perturbations": [_spec(component) for _, component in placed],
             "metrics": list(metrics),
-            "statistics": StatisticsConfig(confidence=confidence),
+            "statistics": {"confidence": confidence},
             "storage": storage,
             "batch_size": batch_size,
-        }
+        },
+        where="audit",
     )
     check_defences_and_metrics(config)
     sources = tuple(dict(spec) for spec in config.targets)

@@ -1,5 +1,6 @@
 """The verbs, thin: nothing heavy is imported until one of them works."""
 
+import shlex
 import sys
 from importlib import resources
 from pathlib import Path
@@ -64,7 +65,7 @@ def run(
         crew=crew,
         dry_run=dry_run,
         json=json,
-        command=f"palpate {' '.join(sys.argv[1:])}",
+        command=shlex.join(["palpate", *sys.argv[1:]]),
     )
 
 

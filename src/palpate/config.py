@@ -150,19 +150,28 @@ def parse(data: Any, *, where: str = "audit") -> AuditConfig:
             raise UnknownComponent(
                 f"{where}: unknown key {key!r}; {nearest(str(key), AuditConfig.model_fields)}"
             )
+    config = validated(data, where=where)
+    _check_components(config, where)
+    shown = [registry.canonical(spec) for spec in config.defences]
+    if len(set(shown)) < len(shown):
+        raise ConfigError(f"{where}: defences: expected each once, got one twice")
+    return config
+
+
+def validated(data: Mapping[str, Any], *, where: str) -> AuditConfig:
+    """Validate the types and ranges of known keys, but no component.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
     try:
-        config = AuditConfig.model_validate(data)
+        return AuditConfig.model_validate(data)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
-    _check_components(config, where)
-    shown = [registry.canonical(spec) for spec in config.defences]
-    if len(set(shown)) < len(shown):
-        raise ConfigError(f"{where}: defences: expected each once, got one twice")
-    return config
 
 
 def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> Any:

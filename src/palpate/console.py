@@ -71,6 +71,7 @@ def _bar() -> Generator[Watch]:
         def watch(at: "Progress") -> None:
             text = "starting" if at.finished is None else _cell(at.finished.cell.entry)
             text = "waiting for another run" if at.elsewhere else text
+            text = f"looking at {at.probed}" if at.probed else text
             bar.update(task, total=at.total, completed=at.done, description=text)
 
         yield watch
@@ -79,6 +80,8 @@ def _bar() -> Generator[Watch]:
 def _line(at: "Progress") -> str:
     if at.elsewhere:
         return f"[{at.done}/{at.total}] waiting for {at.elsewhere} that another run holds"
+    if at.probed:
+        return f"[{at.done}/{at.total}] looking at {at.probed} before its cells are run"
     if at.finished is None:
         return f"[{at.done}/{at.total}] cells already done"
     end = f"  ERROR {at.finished.error}" if at.finished.error else ""

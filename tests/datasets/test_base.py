@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from palpate import Classification, Samples, Segmentation
+from palpate import Classification, MultiLabel, Samples, Segmentation
 from palpate.errors import DataError
 
 TASK = Classification(("a", "b"))
@@ -17,6 +18,29 @@ def test_digest_sees_pixels_order_and_limit():
     assert samples().digest() != samples().take(4).digest()
     assert samples().digest() != samples(bounds=(0.0, 2.0)).digest()
     assert samples().digest() != samples(cases=["p"] * 5).digest()
+
+
+def test_tensors_are_arrays():
+    given = samples()
+    images, references = given.batch(range(5)).images, torch.from_numpy(given.references)
+
+    assert Samples.of(images, references, task=TASK).digest() == given.digest()
+
+
+@pytest.mark.parametrize(
+    ("references", "task", "message"),
+    [
+        (np.zeros((3, 1), int), TASK, r"numbers of shape \(3,\) as references, got int64 of shape"),
+        (np.zeros(3, int), MultiLabel(("a", "b")), r"numbers of shape \(3, 2\) as references"),
+        (np.array(["a", "b", "a"]), TASK, r"as references, got <U1 of shape \(3,\)"),
+        (np.array([0.0, 1.0, 0.5]), TASK, "labels from 0 to 1, got 0.5 in sample '2'"),
+        (np.array([0.0, np.nan, 1.0]), TASK, "labels from 0 to 1, got nan in sample '1'"),
+        (np.array([0, -1, 1]), TASK, "labels from 0 to 1, got -1 in sample '1'"),
+    ],
+)
+def test_labels_that_are_none_are_refused(references, task, message):
+    with pytest.raises(DataError, match=message):
+        Samples.of(np.zeros((3, 1, 2, 2), np.uint8), references, task=task)
 
 
 def test_batches_cover_every_sample_once():

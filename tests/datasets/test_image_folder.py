@@ -49,6 +49,29 @@ def test_manifest_gives_cases_sites_and_split(folder):
     assert samples.references.tolist() == [1, 1]
 
 
+def test_classes_are_those_of_every_split(folder):
+    """Else a model's second output would be the third class in a split that lacks the second."""
+    manifest = folder / "list.csv"
+    manifest.write_text(
+        "path,label,split\nbenign/0.png,benign,train\nmalignant/0.png,malignant,test\n"
+    )
+
+    samples = load(folder, manifest=str(manifest), split="test")
+
+    assert samples.task.classes == ("benign", "malignant")
+    assert samples.references.tolist() == [1]
+
+
+def test_a_split_needs_a_manifest_that_has_it(folder):
+    manifest = folder / "list.csv"
+    manifest.write_text("path,label,split\nbenign/0.png,benign,train\n")
+
+    with pytest.raises(DataError, match="split 'test': expected a manifest"):
+        load(folder, split="test")
+    with pytest.raises(DataError, match=r"list.csv: expected rows of split 'test', .* has train"):
+        load(folder, split="test", manifest=str(manifest))
+
+
 def test_bit_depths_fill_the_same_range(tmp_path):
     save(tmp_path / "a" / "eight.png", np.full((4, 4), 255, np.uint8))
     save(tmp_path / "b" / "sixteen.png", np.full((4, 4), 65535, np.uint16))
@@ -104,6 +127,8 @@ def test_mistakes_in_the_manifest_are_named(folder):
         ("path,label\nnone.png,benign\n", "no such image"),
         ("path,label\nbenign/0.png,other\n", "expected labels out of benign, got 'other'"),
         ("path,label\n", "empty dataset"),
+        ("path,label\nbenign/0.png\n", "a label in every row, got path 'benign/0.png'"),
+        ("path,label\n/etc/0.png,benign\n", "expected a path from .* got path '/etc/0.png'"),
     ):
         manifest.write_text(text)
         with pytest.raises(DataError, match=message):

@@ -244,3 +244,18 @@ def test_attacks_that_break_different_samples_break_the_model_together(make, nam
 
     assert lines["Attacks"].finding == finding
     assert ("each sample by its worst" in lines["Attacks"].text) == (len(names) > 1)
+
+
+def test_losses_that_only_all_attacks_together_show_are_shown(make):
+    """Each attack breaks three of forty, which may be none; all of them break nine."""
+    maker = make(40)
+    maker.cell("mamba", outcomes=rows(maker, lambda i: True))
+    for turn, loss in enumerate(("ce", "margin", "dlr")):
+        outcomes = rows(maker, lambda i, turn=turn: i // 3 != turn, linf=0.01)
+        maker.cell("mamba", "attacks", "pgd", setting={**ATTACK, "loss": loss}, outcomes=outcomes)
+    record = maker.write()
+    line = found(record)[1]["Attacks"]
+
+    assert all(row.high > 0 for row in paired(record).find(kind="disturbance"))
+    assert "77.5\u00a0% [62.5, 87.7] right under all attacks" in line.text
+    assert line.finding == "weakens"

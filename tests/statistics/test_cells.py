@@ -31,9 +31,13 @@ def test_attacks_of_other_norms_and_budgets_are_kept_apart(maker):
         )
     setting = {"epsilon": 0.01, "norm": "linf", "tokens": 1}
     maker.cell("mamba", "attacks", "joint", setting=setting, outcomes=rows)
+    setting = {"epsilon": 0.01, "norm": "linf", "update": "blend"}
+    maker.cell("mamba", "attacks", "fgsm", setting=setting, outcomes=rows)
     found = [name for _, name, _ in budgets(Cells(maker.write()))]
-    assert len(found) == 4
-    assert found[-1] == '{"attacks":["joint"],"epsilon":0.01,"norm":"linf","tokens":1}'
+    assert len(found) == 5
+    assert found[-2] == '{"attacks":["joint"],"epsilon":0.01,"norm":"linf","tokens":1}'
+    # it moves a pixel by up to twice its epsilon
+    assert found[-1] == '{"attacks":["fgsm"],"epsilon":0.01,"norm":"linf","update":"blend"}'
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,20 @@ def test_rows_of_a_run(rich):
     assert clean.value == pytest.approx(accuracy[0] - accuracy[1], abs=1e-6)
 
 
+def test_attacks_of_one_budget_are_compared_with_clean_together(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=i < 39) for i in range(40)])
+    settings = [{"epsilon": 0.01, "norm": "linf", "loss": loss} for loss in ("ce", "margin")]
+    for turn, setting in enumerate([*settings, {"epsilon": 0.02, "norm": "linf"}]):
+        rows = [maker.outcome(i, right=i < 39 and i % 10 != turn) for i in range(40)]
+        maker.cell("mamba", "attacks", "pgd", setting=setting, outcomes=rows)
+    rows = paired(maker.write())
+    (row,) = rows.find(kind="together")
+    assert (row.value, row.gains, row.losses) == (pytest.approx(-0.2), 0, 8)
+    assert row.setting == '{"attacks":["pgd"],"epsilon":0.01,"norm":"linf"}'
+    assert row.p_holm == row.p == pytest.approx(2 * 0.5**8)
+    assert [r.value for r in rows.find(kind="disturbance")] == pytest.approx([-0.1] * 3, abs=0.01)
+
+
 def test_models_meet_on_shared_samples_only(maker):
     maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(30)])
     maker.cell("resnet", outcomes=[maker.outcome(i, right=i >= 20) for i in range(20, 40)])

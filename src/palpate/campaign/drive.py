@@ -48,12 +48,14 @@ class Progress:
         total: all cells of the plan.
         finished: the cell that has just ended, None at the start.
         elsewhere: units that other runs on the same folder hold, when only those are left.
+        probed: the model that is looked at before any cell is run; empty later.
     """
 
     done: int
     total: int
     finished: Finished | None = None
     elsewhere: int = 0
+    probed: str = ""
 
 
 Watch = Callable[[Progress], None]
@@ -93,7 +95,8 @@ def drive(
     tell = watch or _ignore
     done, total = len(hand.cells) - len(shards), len(hand.cells)
     tell(Progress(done, total))
-    run_probes(audit, plan.probes, folder)
+    for model in run_probes(audit, plan.probes, folder):
+        tell(Progress(done, total, probed=model))
     if not shards:
         return Record.load(folder)
     check_versions(folder)

@@ -7,7 +7,7 @@ section 3; the warnings of AutoAttack (Croce and Hein, arXiv 2003.01690).
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,8 +44,11 @@ _STARTS: Final = 2
 _USUAL: Final = 4 / 255  # epsilon where the audit has none, as a share of the bounds' width
 
 
-def run_probes(audit: Audit, probes: Sequence[Probe], folder: Path) -> None:
+def run_probes(audit: Audit, probes: Sequence[Probe], folder: Path) -> Iterator[str]:
     """Write every probe that has no good result yet; one that raises is written as an error.
+
+    Yields:
+        The model, with its defence, before each is looked at.
 
     Raises:
         StoreError: the result cannot be written.
@@ -54,6 +57,9 @@ def run_probes(audit: Audit, probes: Sequence[Probe], folder: Path) -> None:
         path = folder / "probes" / f"{one.key}.json"
         if _is_done(path):
             continue
+        entry = one.entry
+        bare = entry["defence"] == "none"
+        yield entry["target"] if bare else f"{entry['target']} + {entry['defence']}"
         try:
             found = probe(audit, one)
         except Exception as error:  # noqa: BLE001 - the audit goes on; its check tells why

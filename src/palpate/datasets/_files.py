@@ -22,14 +22,14 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "CMYK")
 
 
 def table(path: Path, wanted: Iterable[str] = ()) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows and column names of a CSV file.
+    """Rows and column names of a CSV file; the cells that a short row lacks are empty.
 
     Raises:
         DataError: unreadable, or a wanted column is missing.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")
             rows = list(reader)
             columns = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -124,6 +124,7 @@ class Samples:
         Raises:
             DataError: empty, lengths that differ, or labels out of range.
         """
+        images, references = np.asarray(images), np.asarray(references)
         names = tuple(str(i) for i in range(len(images))) if ids is None else tuple(ids)
         return cls(
             read=lambda indices: images[list(indices)],
@@ -254,23 +255,22 @@ class Samples:
         return references
 
     def _check_references(self) -> None:
-        if isinstance(self.references, Masks):
-            return  # checked as they are read
-        classes = len(self.task.classes)
-        top = classes - 1 if isinstance(self.task, Classification) else 1
-        if isinstance(self.task, MultiLabel) and self.references.shape[1:] != (classes,):
-            raise DataError(
-                f"{self.label}: expected {classes} labels per sample,"
-                f" got shape {self.references.shape}"
-            )
-        if not isinstance(self.task, Classification | MultiLabel):
+        given, classes = self.references, len(self.task.classes)
+        if isinstance(given, Masks) or not isinstance(self.task, Classification | MultiLabel):
             return  # masks are checked as they are read
-        flat = self.references.reshape(len(self.ids), -1)
-        bad = np.flatnonzero(((flat < 0) | (flat > top)).any(axis=1))
-        if len(bad):
-            first = int(bad[0])
+        single = isinstance(self.task, Classification)
+        top, shape = (classes - 1, (len(given),)) if single else (1, (len(given), classes))
+        if given.shape != shape or given.dtype.kind not in "biuf":
             raise DataError(
-                f"{self.label}: expected labels from 0 to {top}, got {flat[first].max()} in sample"
+                f"{self.label}: expected numbers of shape {shape} as references, got {given.dtype}"
+                f" of shape {given.shape}"
+            )
+        flat = given.reshape(len(self.ids), -1)
+        bad = np.argwhere((flat < 0) | (flat > top) | (flat % 1 != 0))
+        if len(bad):
+            first, place = bad[0].tolist()
+            raise DataError(
+                f"{self.label}: expected labels from 0 to {top}, got {flat[first, place]} in sample"
                 f" {self.ids[first]!r}"
             )
 

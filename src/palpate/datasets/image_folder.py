@@ -22,6 +22,7 @@ class _Row(NamedTuple):
     label: str
     case: str
     site: str
+    split: str
 
 
 @final
@@ -34,7 +35,8 @@ class ImageFolder(Dataset):
         manifest: CSV with the columns path and label, and if known case, site and split; paths
             start from `path`.
         split: keep only the manifest's rows of this split; empty for all.
-        classes: names in the order of the model's outputs; sorted names by default.
+        classes: names in the order of the model's outputs; by default the sorted names of the
+            folders, or of all rows of the manifest, whatever their split.
         positive: the class that sensitivity speaks of; empty for the macro average.
         size: resize (bilinear) to this square; None to demand equal sizes.
         bounds: legal range of floating-point files.
@@ -51,15 +53,19 @@ class ImageFolder(Dataset):
     def __post_init__(self) -> None:
         if not self.bounds[0] < self.bounds[1]:
             raise DataError(f"image_folder: bounds: expected low < high, got {self.bounds}")
+        if self.split and self.manifest is None:
+            raise DataError(
+                f"image_folder: split {self.split!r}: expected a manifest with a column 'split',"
+                " got no manifest; or leave split out, and give the folder of one split as path"
+            )
 
     @override
     def _read(self) -> Samples:
         if not self.path.is_dir():
             raise DataError(f"image_folder: expected a folder at {self.path}, got none")
-        rows = self._folders() if self.manifest is None else self._listed(self.manifest)
-        if not rows:
-            raise DataError(f"image_folder: expected images in {self.path}, got an empty dataset")
-        classes = self.classes or tuple(sorted({row.label for row in rows}))
+        listed = self._folders() if self.manifest is None else self._listed(self.manifest)
+        rows = self._kept(listed)
+        classes = self.classes or tuple(sorted({row.label for row in listed}))
         unknown = [row for row in rows if row.label not in classes]
         if unknown:
             raise DataError(
@@ -85,18 +91,39 @@ class ImageFolder(Dataset):
 
     def _folders(self) -> list[_Row]:
         files = sorted(p for p in self.path.glob("*/*") if p.suffix.lower() in _SUFFIXES)
-        return [_Row(p, p.parent.name, p.relative_to(self.path).as_posix(), "") for p in files]
+        return [_Row(p, p.parent.name, p.relative_to(self.path).as_posix(), "", "") for p in files]
 
     def _listed(self, manifest: Path) -> list[_Row]:
         given, _ = table(manifest, ("path", "label", *(("split",) if self.split else ())))
-        kept = [r for r in given if not self.split or r["split"] == self.split]
-        rows = [
-            _Row(self.path / r["path"], r["label"], r.get("case") or r["path"], r.get("site") or "")
-            for r in kept
+        for r in given:
+            if not r["label"] or not (self.path / r["path"]).is_relative_to(self.path):
+                raise DataError(
+                    f"{manifest}: expected a path from {self.path} and a label in every row, got"
+                    f" path {r['path']!r} and label {r['label']!r}"
+                )
+        return [
+            _Row(
+                path=self.path / r["path"],
+                label=r["label"],
+                case=r.get("case") or r["path"],
+                site=r.get("site") or "",
+                split=r.get("split") or "",
+            )
+            for r in given
         ]
+
+    def _kept(self, listed: list[_Row]) -> list[_Row]:
+        rows = [row for row in listed if not self.split or row.split == self.split]
+        if listed and not rows:
+            known = ", ".join(sorted({row.split for row in listed if row.split})) or "none"
+            raise DataError(
+                f"{self.manifest}: expected rows of split {self.split!r}, got none; it has {known}"
+            )
+        if not rows:
+            raise DataError(f"image_folder: expected images in {self.path}, got an empty dataset")
         for row in rows:
             if not row.path.is_file():
-                raise DataError(f"{manifest}: no such image {row.path}")
+                raise DataError(f"{self.manifest}: no such image {row.path}")
         return rows
 
     def _stack(self, paths: Sequence[Path]) -> NDArray[np.float32]:

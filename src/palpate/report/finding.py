@@ -29,16 +29,18 @@ MEANINGS: tuple[tuple[str, str], ...] = (
     (
         "breaks",
         (
-            "weakens or may weaken, and the interval's upper end (of attacks, also that of all of"
-            " one budget together) is no better than always giving the most frequent answer (other"
-            " tasks: than half of the clean score), or balanced accuracy cannot be told from that"
-            " of always giving one answer"
+            "weakens or may weaken, and the interval's upper end is no better than always giving"
+            " the most frequent answer (other tasks: than half of the clean score), or balanced"
+            " accuracy cannot be told from that of always giving one answer"
         ),
     ),
     ("can break", "one of the faults drawn took the score to that level; the rate is in the text"),
     (
         "weakens",
-        "lower than on the same clean samples, beyond chance; of faults, one that was drawn did so",
+        (
+            "lower than on the same clean samples, beyond chance (of attacks, under all of one"
+            " budget together where that leaves less); of faults, one that was drawn did so"
+        ),
     ),
     (
         "may weaken",
@@ -88,17 +90,15 @@ def finding(
     clean: Row | None,
     difference: Difference | None,
     *,
-    worst: Row,
     chance: float | None,
     confidence: float,
 ) -> Finding:
     """Judge one disturbance of one model.
 
     Args:
-        row: the number under it.
+        row: the number under it, or under all attacks of one budget together.
         clean: of the same model; None where it is not known.
-        difference: paired, of the row's cell to the clean one.
-        worst: the number under all attacks of one budget together; the row where there is none.
+        difference: paired, of the row's samples to the clean ones.
         chance: from `chance_level`.
         confidence: of the intervals.
     """
@@ -106,8 +106,7 @@ def finding(
         return "could not test"
     limit = _limit(clean, chance)
     if difference.high < 0:
-        highest = row.high if worst.high is None else min(row.high, worst.high)
-        if limit is not None and highest <= limit:
+        if limit is not None and row.high <= limit:
             return "breaks"
         down = way(difference.value, gains=difference.gains, losses=difference.losses) < 0
         sure = down and (difference.p_holm or 0.0) < 1 - confidence

@@ -19,7 +19,7 @@ from palpate.report.finding import (
     fault_finding,
     finding,
 )
-from palpate.report.ladders import Ladder, models_of, several_attacks
+from palpate.report.ladders import Ladder, models_of
 from palpate.report.one_answer import belongs, one_answer
 from palpate.statistics._check import Check
 from palpate.statistics.cells import ALL_ATTACKS
@@ -152,12 +152,12 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
         return Line(name, "could not test", steps[0][0].note or "no value")
     row, ladder, text = min(known, key=_value)
     clean, chance = ladder.clean[model], chance_level(evidence.record)
-    difference = _difference(row, evidence)
+    difference = _difference(row, evidence, kind="disturbance")
     said = _said(row, ladder, text, difference=difference, clean=clean)
     together = _together(model, family, evidence)
-    worst = row
     if together is not None and _value(together) < _value((row, ladder, text)):
-        worst = together[0]
+        row = together[0]
+        difference = _difference(row, evidence, kind="together") or difference
         said += f"; {_left(*together)}, each sample by its worst"
     said += _without_number([r for r, _, _ in steps]) + _unfinished(model, family, evidence.record)
     if family == "faults":
@@ -166,7 +166,7 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
         rate = silent(model, evidence.summary)
         return Line(name, found, f"{rate}; {said}; {worst_fault(faults)}")
     confidence = evidence.summary.confidence
-    found = finding(row, clean, difference, worst=worst, chance=chance, confidence=confidence)
+    found = finding(row, clean, difference, chance=chance, confidence=confidence)
     classes = classes_present(evidence.record)
     constant = one_answer(model, family, summary=evidence.summary, classes=classes)
     if constant and found in ("weakens", "may weaken"):
@@ -190,7 +190,7 @@ def _steps(model: str, ladders: list[Ladder]) -> list[Step]:
 def _together(model: str, family: str, evidence: Evidence) -> Step | None:
     """The lowest number under several attacks of one budget together; None where there is none."""
     whole = [x for x in evidence.ladders if x.family == family and x.perturbation == ALL_ATTACKS]
-    steps = _steps(model, [x for x in whole if several_attacks(x)])
+    steps = _steps(model, whole)
     return min((s for s in steps if s[0].value is not None), key=_value, default=None)
 
 
@@ -251,9 +251,9 @@ def _left(row: Row, ladder: Ladder, text: str) -> str:
     return f"{measured(row)} {measure} under {ladder.title}{dose}"
 
 
-def _difference(row: Row, evidence: Evidence) -> Difference | None:
-    """Paired difference of the row's cell to the clean one."""
-    for d in evidence.differences.find(kind="disturbance", perturbation=row.perturbation):
+def _difference(row: Row, evidence: Evidence, *, kind: str) -> Difference | None:
+    """Paired difference of the row's cell, or of all attacks of its budget, to the clean one."""
+    for d in evidence.differences.find(kind=kind, perturbation=row.perturbation):
         if d.setting == row.setting and belongs(row, d.target):
             return d
     return None

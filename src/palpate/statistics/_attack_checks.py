@@ -23,7 +23,7 @@ from palpate.statistics._order import wrong_order
 from palpate.statistics._probe_checks import BLACK, STEPS
 from palpate.statistics._probe_checks import TRANSFER as TRANSFERRED
 from palpate.statistics._search_checks import search_checks
-from palpate.statistics.cells import Cells, budget_of, spending
+from palpate.statistics.cells import Cells, blends, budget_of, spending
 from palpate.statistics.estimate import codes
 from palpate.statistics.paired import label, scores
 from palpate.storage import Storage
@@ -102,8 +102,8 @@ def _within_budget(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
         if budget is None or budget[0] not in ("linf", "l2", "l0"):
             continue
         norm, epsilon = budget
-        if cell.setting.get("update") == "blend" and cell.perturbation == "fgsm":
-            epsilon *= 2  # dims the image by epsilon and adds as much
+        if blends(cell.perturbation, cell.setting):
+            epsilon *= 2
         spent = float(cells.rows(cell)[norm].max())
         if spent > epsilon + _slack(cells, norm):
             evidence = f"{norm} {spent:.6g} spent, {epsilon:.6g} allowed"
@@ -282,7 +282,8 @@ def _epsilon(cell: CellRecord) -> float | None:
 def _same_place(a: CellRecord, b: CellRecord) -> bool:
     if label(a) != label(b) or a.dataset != b.dataset:
         return False
-    return spending(a.family, a.setting) == spending(b.family, b.setting) is not None
+    first, second = (spending(c.family, c.perturbation, c.setting) for c in (a, b))
+    return first == second is not None
 
 
 def _steps(cell: CellRecord) -> int:

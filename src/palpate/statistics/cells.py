@@ -166,29 +166,38 @@ def _budget(family: str, setting: Mapping[str, Any]) -> tuple[str, float] | None
     return str(setting.get("norm", "linf")), float(epsilon)
 
 
-def spending(family: str, setting: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Norm, epsilon and what else an attack may change, such as words; None without an epsilon."""
+def blends(perturbation: str, setting: Mapping[str, Any]) -> bool:
+    """Whether an attack may move a pixel by twice its epsilon; see `palpate.attacks.fgsm`."""
+    return perturbation == "fgsm" and setting.get("update") == "blend"
+
+
+def spending(
+    family: str, perturbation: str, setting: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """Norm, epsilon and what else an attack may do, such as change words; None without epsilon."""
     budget = _budget(family, setting)
     if budget is None:
         return None
-    tokens = {"tokens": setting["tokens"]} if "tokens" in setting else {}
-    return {"norm": budget[0], "epsilon": budget[1], **tokens}
+    more = {"tokens": setting["tokens"]} if "tokens" in setting else {}
+    more |= {"update": "blend"} if blends(perturbation, setting) else {}
+    return {"norm": budget[0], "epsilon": budget[1], **more}
 
 
 def budgets(cells: Cells) -> Iterator[tuple[list[CellRecord], str, int]]:
     """Finished attack cells of one target and `spending`; setting; how many were planned."""
     groups: dict[tuple[tuple[str, str, str], str], list[CellRecord]] = {}
     for cell in cells.finished("attacks"):
-        if (spent := spending(cell.family, cell.setting)) is not None:
+        if (spent := spending(cell.family, cell.perturbation, cell.setting)) is not None:
             groups.setdefault((group_of(cell), registry.canonical(spent)), []).append(cell)
     planned = Counter(
         (
             (e["target"], e["defence"], e["dataset"]),
-            registry.canonical(spending(e["family"], e["setting"])),
+            registry.canonical(spending(e["family"], e["perturbation"], e["setting"])),
         )
         for e in cells.record.manifest["plan"]
     )
     for key, members in groups.items():
         names = sorted({c.perturbation for c in members})
-        spent = spending(members[0].family, members[0].setting) or {}
+        first = members[0]
+        spent = spending(first.family, first.perturbation, first.setting) or {}
         yield members, registry.canonical({"attacks": names, **spent}), planned[key]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -18,7 +19,14 @@ from palpate import registry
 from palpate.metrics.base import Ratio, Rows, Values
 from palpate.record import CellRecord, Record
 from palpate.sampling import wilson
-from palpate.statistics.cells import Cells, design_of, strata_of
+from palpate.statistics.cells import (
+    ALL_ATTACKS,
+    Cells,
+    budgets,
+    design_of,
+    strata_of,
+    worst_each,
+)
 from palpate.statistics.estimate import Design, Estimate, rng
 from palpate.statistics.measure import reweighted, widened
 from palpate.statistics.resampling import ratio
@@ -30,7 +38,8 @@ class Difference:
     """Score of one side minus score of the other, on the same samples.
 
     Attributes:
-        kind: "disturbance" (disturbed minus clean) or "model" (model minus other model).
+        kind: "disturbance" (disturbed minus clean), "together" (each sample's worst under several
+            attacks of one budget minus clean) or "model" (model minus other model).
         target: label of the model, with its defence.
         other: the clean cell, or the other model with its defence.
         dataset: label.
@@ -67,14 +76,14 @@ class Difference:
 
 
 def paired(record: Record) -> Table[Difference]:
-    """All paired differences of a run, first against clean, then between models.
+    """All paired differences of a run: against clean, all attacks together, between models.
 
     Models (and defences of one model) are compared where they met the same perturbation with the
     same setting; faults are left out there, since another model has other bits.
     """
     cells = Cells(record)
-    found = [*_adjusted(_against_clean(cells)), *_adjusted(_between_models(cells))]
-    return Table(tuple(found))
+    kinds = (_against_clean, _together, _between_models)
+    return Table(tuple(row for kind in kinds for row in _adjusted(kind(cells))))
 
 
 def difference(
@@ -184,17 +193,28 @@ def _adjusted(found: Iterator[Difference]) -> list[Difference]:
 
 def _against_clean(cells: Cells) -> Iterator[Difference]:
     for cell in cells.finished("attacks", "corruptions", "occlusions", "faults"):
-        rows = cells.rows(cell)
-        known = np.flatnonzero(~np.isnan(rows["clean_score"]))
-        if len(known):
-            pairs = scores(rows)[known], rows["clean_score"][known]
-            design = design_of(rows, cell.family, notes=cell.notes).take(known)
-            dealt = strata_of(rows, cell.notes)
-            if dealt is not None:
-                dealt = dealt[0][known], dealt[1]
-            yield _row(
-                cells, "disturbance", cell, other="clean", pairs=pairs, design=design, dealt=dealt
+        yield from _from_clean(cells, "disturbance", cell, cells.rows(cell))
+
+
+def _together(cells: Cells) -> Iterator[Difference]:
+    for members, setting, _ in budgets(cells):
+        if len(members) > 1:
+            rows = worst_each([cells.rows(cell) for cell in members])
+            whole = replace(
+                members[0], perturbation=ALL_ATTACKS, setting=orjson.loads(setting), notes=[]
             )
+            yield from _from_clean(cells, "together", whole, rows)
+
+
+def _from_clean(cells: Cells, kind: str, cell: CellRecord, rows: Rows) -> Iterator[Difference]:
+    known = np.flatnonzero(~np.isnan(rows["clean_score"]))
+    if len(known):
+        pairs = scores(rows)[known], rows["clean_score"][known]
+        design = design_of(rows, cell.family, notes=cell.notes).take(known)
+        dealt = strata_of(rows, cell.notes)
+        if dealt is not None:
+            dealt = dealt[0][known], dealt[1]
+        yield _row(cells, kind, cell, other="clean", pairs=pairs, design=design, dealt=dealt)
 
 
 def _between_models(cells: Cells) -> Iterator[Difference]:
