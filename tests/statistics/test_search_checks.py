@@ -1,7 +1,11 @@
 """What attacks say of themselves, on made-up rows."""
 
+import dataclasses
+
 import pytest
 
+from palpate.outcome import Status
+from palpate.regions import Region
 from palpate.statistics.checks import checks
 
 CLAIMED = "attack success equals the re-measured decisions"
@@ -46,12 +50,68 @@ def test_one_near_tie_among_many_is_a_warning(maker):
     assert check.status == "warn"
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"criterion": "dice_below", "bar": 0.5},
+        {"criterion": "pixel_success", "bar": 0.4},
+        {"goal": "erase"},
+        {"label": "prediction"},
+        {},
+    ],
+    ids=lambda s: next(iter(s.values()), "audit"),
+)
+def test_a_search_is_held_to_what_it_sought(maker, setting):
+    """Half of the masks are below the bar already: nothing is to be done, and 0 is claimed."""
+    rows = [
+        maker.outcome(
+            i,
+            right=True,
+            score=0.8 if i % 2 else 0.45,
+            last_score=0.8 if i % 2 else 0.45,
+            pixels=100,
+            wrong_pixels=10 if i % 2 else 40,
+            status=Status.OK if i % 2 else Status.NO_MOVE,
+            reference=(),
+            decision=(),
+            probabilities=(),
+        )
+        for i in range(40)
+    ]
+    maker.kind = "segmentation"
+    maker.cell("mamba", outcomes=rows)
+    found = 0.9 if setting.get("criterion") == "pixel_success" else 0.8
+    claims = [dataclasses.replace(r, claimed=found if r.score > 0.5 else 0.0) for r in rows]
+    maker.cell("mamba", "attacks", "minimal_epsilon", setting=setting, outcomes=claims)
+    status = {c.check: c.status for c in checks(maker.write())}
+    assert status[CLAIMED] == ("pass" if setting else "fail")
+    assert status["the attack could act"] == ("pass" if "criterion" in setting else "warn")
+
+
 @pytest.mark.parametrize(("flat", "status"), [(0, "pass"), (3, "pass"), (10, "warn"), (30, "fail")])
 def test_a_loss_that_does_not_rise(found, maker, flat, status):
     check = found(lambda i: maker.outcome(i, right=True, linf=0.01, rise=0.0 if i < flat else 0.4))[
         RISES
     ]
     assert check.status == status
+
+
+@pytest.mark.parametrize(("swapped", "status"), [(True, "pass"), (False, "fail")])
+def test_a_loss_without_a_gradient_on_empty_masks_need_not_rise_there(maker, swapped, status):
+    rows = [
+        maker.outcome(
+            i,
+            right=True,
+            rise=0.4 if i < 10 else 0.0,
+            regions=(Region(9 * (i < 10), 9, 9 * (i < 10), 1.0, 1.0, 1, 1),),
+        )
+        for i in range(40)
+    ]
+    maker.kind = "segmentation"
+    maker.cell("mamba", outcomes=rows)
+    setting = {"epsilon": 0.01, "norm": "linf", "loss": "bce", "swap_arguments": swapped}
+    maker.cell("mamba", "attacks", "fgsm", setting=setting, outcomes=rows)
+    assert {c.check: c.status for c in checks(maker.write())}[RISES] == status
 
 
 def test_nothing_is_asked_of_a_search_whose_steps_are_not_seen(found, maker):

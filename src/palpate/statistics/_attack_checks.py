@@ -22,7 +22,12 @@ from palpate.statistics._check import (
 from palpate.statistics._order import wrong_order
 from palpate.statistics._probe_checks import BLACK, STEPS
 from palpate.statistics._probe_checks import TRANSFER as TRANSFERRED
-from palpate.statistics._search_checks import search_checks
+from palpate.statistics._search_checks import (
+    left_to_break,
+    says_nothing_of_empty_masks,
+    search_checks,
+    without_lesion,
+)
 from palpate.statistics.cells import Cells, blends, budget_of, spending
 from palpate.statistics.estimate import codes
 from palpate.statistics.paired import label, scores
@@ -50,10 +55,11 @@ def _moved(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     for cell in attacks:
         rows = cells.rows(cell)
         standing = (rows["clean_score"] > 0) & (scores(rows) >= rows["clean_score"])
+        standing &= left_to_break(rows, cell.setting) > 0
         stuck = standing & (rows["status"] != "ok")
         if not stuck.any():
             continue
-        if _says_nothing_of_empty_masks(cell) and not (stuck & ~_without_lesion(rows)).any():
+        if says_nothing_of_empty_masks(cell) and not (stuck & ~without_lesion(rows)).any():
             found.append(Check(name, "warn", named(cell), _spared(rows, stuck)))
             continue
         status = "fail" if stuck.sum() > standing.sum() / 2 else "warn"
@@ -65,27 +71,10 @@ def _moved(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     yield from checked(found, name, attacks, "a gradient and a movement on every sample")
 
 
-def _says_nothing_of_empty_masks(cell: CellRecord) -> bool:
-    """Whether the loss has no gradient where the reference is empty, by its formula.
-
-    Exchanged, cross-entropy is minus the mask times the logits and Dice a product with it; Dice in
-    the right order has only its smoothing left.
-    """
-    return bool(cell.setting.get("swap_arguments")) or cell.setting.get("loss") == "dice"
-
-
-def _without_lesion(rows: Rows) -> NDArray[np.bool_]:
-    """Rows of masks whose reference is empty; none where that is not recorded."""
-    expected = rows.get("region_expected")
-    if expected is None or expected.shape[1] == 0:
-        return np.zeros(len(rows["sample"]), dtype=bool)
-    return (expected == 0).all(axis=1)
-
-
 def _spared(rows: Rows, stuck: NDArray[np.bool_]) -> str:
     return (
         f"only samples whose reference is empty are concerned, {int(stuck.sum())} of"
-        f" {int(_without_lesion(rows).sum())}: this loss has no gradient there. That is a property"
+        f" {int(without_lesion(rows).sum())}: this loss has no gradient there. That is a property"
         " of the loss, not of the model; they are not counted as robust, and a drop over all"
         " samples is too small by them"
     )

@@ -3,13 +3,13 @@
 Pintor et al., "Indicators of Attack Failure" (arXiv 2106.09947), section 3.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from palpate.metrics.base import LABELS, Rows, right
+from palpate.metrics.base import LABELS, Rows, Values, right
 from palpate.record import CellRecord
 from palpate.statistics._check import GRADIENT_FREE, ONE_FOR_ALL, TRANSFER, Check, checked, named
 from palpate.statistics.cells import Cells, budget_of
@@ -22,6 +22,7 @@ IN_RANGE: Final = "pixels within the legal range"
 
 _UNSEEN: Final = {"art", "foolbox", "torchattacks", "normalised_pgd"}  # only the end is measured
 _OTHERWISE: Final = GRADIENT_FREE | TRANSFER | ONE_FOR_ALL | _UNSEEN
+_AUDITED: Final = {"goal": "break", "label": "reference", "prompt": "same", "eot": 1}
 _FLAT = 1e-6  # cross-entropy that is no rise
 _HALF, _SOME = 0.5, 0.1  # share of the samples that stand although the loss never rose
 _LATE = 0.1  # mean share of the rise that the last quarter may bring
@@ -49,8 +50,10 @@ def _claims(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
             said += [f"{differ} of {len(again)} scores differ from the stored decisions"] * (
                 differ > 0
             )
-        false = np.abs(rows["claimed"] - rows["score"]) > _NEAR  # NaN where nothing is claimed
-        share = float(false.mean()) if exact and len(false) else 0.0
+        # NaN where nothing is claimed
+        false = np.abs(rows["claimed"] - left_to_break(rows, cell.setting)) > _NEAR
+        same = exact and all(cell.setting.get(k, v) == v for k, v in _AUDITED.items())
+        share = float(false.mean()) if same and len(false) else 0.0
         if share:
             said.append(
                 f"{int(false.sum())} of {len(false)} scores that the attack claims are not found"
@@ -63,12 +66,30 @@ def _claims(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     yield from checked(found, CLAIMED, attacks, what)
 
 
+def left_to_break(rows: Rows, setting: Mapping[str, Any]) -> Values:
+    """Score per row as the search counts it: 0 where its own criterion, if it has one, is met.
+
+    The criterion is that of `palpate.attacks._success`.
+    """
+    left = scores(rows)
+    if "criterion" not in setting:
+        return left
+    bar = float(setting["bar"])
+    if setting["criterion"] == "dice_below":
+        return np.where(left < bar, 0.0, left)
+    pixels = rows["pixels"]
+    left = np.where(pixels > 0, 1 - rows["wrong_pixels"] / np.maximum(pixels, 1), left)
+    return np.where(1 - left >= bar - _FLAT, 0.0, left)
+
+
 def _rises(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
     found: list[Check] = []
     known = [c for c in attacks if _climbs(c) and _known(cells.rows(c), "rise").any()]
     for cell in known:
         rows = cells.rows(cell)
         whole = _known(rows, "rise") & (rows["clean_score"] > 0)
+        if says_nothing_of_empty_masks(cell):
+            whole &= ~without_lesion(rows)
         flat = whole & (scores(rows) > 0) & (rows["rise"] <= _FLAT)
         if flat.sum() > _SOME * whole.sum():
             status = "fail" if flat.sum() > _HALF * whole.sum() else "warn"
@@ -78,6 +99,23 @@ def _rises(cells: Cells, attacks: list[CellRecord]) -> Iterator[Check]:
             )
             found.append(Check(RISES, status, named(cell), evidence))
     yield from checked(found, RISES, known, "the loss rose on nearly every sample")
+
+
+def says_nothing_of_empty_masks(cell: CellRecord) -> bool:
+    """Whether the loss has no gradient where the reference is empty, by its formula.
+
+    Exchanged, cross-entropy is minus the mask times the logits and Dice a product with it; Dice in
+    the right order has only its smoothing left.
+    """
+    return bool(cell.setting.get("swap_arguments")) or cell.setting.get("loss") == "dice"
+
+
+def without_lesion(rows: Rows) -> NDArray[np.bool_]:
+    """Rows of masks whose reference is empty; none where that is not recorded."""
+    expected = rows.get("region_expected")
+    if expected is None or expected.shape[1] == 0:
+        return np.zeros(len(rows["sample"]), dtype=bool)
+    return (expected == 0).all(axis=1)
 
 
 def _climbs(cell: CellRecord) -> bool:
