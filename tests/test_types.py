@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from palpate.errors import DataError
 from palpate.types import Classification, Prediction, Segmentation, winners
 
 
@@ -12,6 +13,12 @@ def test_winners_are_those_of_argmax_ties_and_nan_included(shape):
     logits[0, 1] = torch.nan
 
     assert torch.equal(winners(logits), logits.argmax(dim=1))
+
+
+@pytest.mark.parametrize("positive", [2, -1])
+def test_the_positive_class_is_the_number_of_one(positive):
+    with pytest.raises(DataError, match=r"positive: .* number of a class, 0 to 1, got"):
+        Classification(("a", "b"), positive)
 
 
 def test_exclusive_classes_have_one_winner_and_others_a_plane_each():

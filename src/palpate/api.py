@@ -46,8 +46,10 @@ def wrap(
         name: label in tables; the class name by default.
 
     Raises:
-        TargetError: the module is in training mode, or the bounds are empty.
+        TargetError: no module, one in training mode, or the bounds are empty.
     """
+    if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped notebooks
+        raise TargetError(f"{name or 'model'}: expected an nn.Module, got {type(module).__name__}")
     if module.training:
         raise TargetError(
             f"{name or type(module).__name__}: expected a model in evaluation mode; call .eval()"

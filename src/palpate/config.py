@@ -152,18 +152,13 @@ def parse(data: Any, *, where: str = "audit") -> AuditConfig:
             )
     config = validated(data, where=where)
     _check_components(config, where)
-    shown = [registry.canonical(spec) for spec in config.defences]
-    if len(set(shown)) < len(shown):
+    if len({registry.canonical(spec) for spec in config.defences}) < len(config.defences):
         raise ConfigError(f"{where}: defences: expected each once, got one twice")
     return config
 
 
 def validated(data: Mapping[str, Any], *, where: str) -> AuditConfig:
-    """Validate the types and ranges of known keys, but no component.
-
-    Raises:
-        ConfigError: as `parse`.
-    """
+    """Validate the types and ranges of known keys, but no component; raises as `parse` does."""
     try:
         return AuditConfig.model_validate(data)
     except ConfigError as error:

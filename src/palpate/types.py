@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from palpate.errors import DataError
+
 Images = Float[Tensor, "batch channel *spatial"]
 Logits = Float[Tensor, "batch classes *plane"]
 References = Int[Tensor, "batch *shape"]
@@ -34,10 +36,20 @@ class Classification:
         classes: names, in the order of the logits. A target may have one logit per class or, for
             two classes, a single logit z, which is handled as the pair [0, z].
         positive: index of the class that sensitivity speaks of; None for the macro average.
+
+    Raises:
+        DataError: no such class.
     """
 
     classes: tuple[str, ...]
     positive: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.positive is not None and self.positive not in range(len(self.classes)):
+            raise DataError(
+                f"positive: expected the number of a class, 0 to {len(self.classes) - 1}, got"
+                f" {self.positive!r}"
+            )
 
 
 @dataclass(frozen=True)

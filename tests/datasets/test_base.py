@@ -20,6 +20,13 @@ def test_digest_sees_pixels_order_and_limit():
     assert samples().digest() != samples(cases=["p"] * 5).digest()
 
 
+def test_numbers_of_patients_are_names():
+    given = samples(cases=np.arange(5) // 2, ids=range(5))
+
+    assert given.cases == ("0", "0", "1", "1", "2")
+    assert given.digest() == samples(cases=list("00112")).digest()
+
+
 def test_tensors_are_arrays():
     given = samples()
     images, references = given.batch(range(5)).images, torch.from_numpy(given.references)
@@ -53,7 +60,8 @@ def test_batches_cover_every_sample_once():
     ("make", "message"),
     [
         (lambda: samples(0), "expected at least one sample, got an empty dataset"),
-        (lambda: samples(ids=["x"] * 5), "unique sample ids"),
+        (lambda: samples(ids=["x"] * 5), "unique sample ids, got 'x' 5 times"),
+        (lambda: samples(ids=["x", "y"]), "expected 5 ids, as of images, got 2"),
         (lambda: samples(cases=["p"]), "as many references, cases and sites as images"),
         (
             lambda: Samples.of(np.zeros((1, 1, 2, 2)), np.array([5]), task=TASK),

@@ -86,6 +86,16 @@ def test_non_finite_answers_are_found_before_the_audit():
         target.preflight(batch(3))
 
 
+def test_decisions_in_place_of_logits_are_refused():
+    with pytest.raises(TargetError, match=r"expected logits, got torch.int64; leave out the arg"):
+        wrap(lambda x: x.flatten(1).argmax(1)).preflight(batch())
+
+
+def test_only_a_module_can_be_wrapped():
+    with pytest.raises(TargetError, match=r"expected an nn.Module, got function"):
+        palpate.wrap(pixels, task=TWO)
+
+
 def test_normalisation_is_inside_the_target():
     images = torch.rand(2, 3, 4, 4)
     target = wrap(lambda x: x.mean((2, 3))[:, :2], mean=(0.1, 0.2, 0.3), std=(2.0,))

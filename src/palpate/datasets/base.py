@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
@@ -91,8 +92,9 @@ class Samples:
                 f" got {len(self.ids)}, {len(self.references)}, {len(self.cases)},"
                 f" {len(self.sites)}"
             )
-        if len(set(self.ids)) != len(self.ids):
-            raise DataError(f"{self.label}: expected unique sample ids, got some twice")
+        name, times = Counter(self.ids).most_common(1)[0]
+        if times > 1:
+            raise DataError(f"{self.label}: expected unique sample ids, got {name!r} {times} times")
         check_prompts(
             self.prompts, self.wordings, count=len(self.ids), task=self.task, where=self.label
         )
@@ -117,20 +119,22 @@ class Samples:
             references: class indices (n,), label vectors (n, classes) or masks.
             task: what the references mean.
             bounds: legal range of floating images.
-            ids: unique names; the position by default.
-            cases: patients; each image its own by default.
+            ids: unique names or numbers; the position by default.
+            cases: patients, likewise; each image its own by default.
             label: name in tables.
 
         Raises:
             DataError: empty, lengths that differ, or labels out of range.
         """
         images, references = np.asarray(images), np.asarray(references)
-        names = tuple(str(i) for i in range(len(images))) if ids is None else tuple(ids)
+        names = tuple(str(name) for name in (range(len(images)) if ids is None else ids))
+        if len(names) != len(images):
+            raise DataError(f"{label}: expected {len(images)} ids, as of images, got {len(names)}")
         return cls(
             read=lambda indices: images[list(indices)],
             references=references,
             ids=names,
-            cases=names if cases is None else tuple(cases),
+            cases=names if cases is None else tuple(map(str, cases)),
             sites=("",) * len(names),
             task=task,
             bounds=Bounds(*bounds),
@@ -144,10 +148,8 @@ class Samples:
         """The first `count` samples."""
         if count >= len(self):
             return self
-        whole = self.read
         return replace(
             self,
-            read=whole,
             references=self.references[:count],
             ids=self.ids[:count],
             cases=self.cases[:count],
@@ -265,13 +267,11 @@ class Samples:
                 f"{self.label}: expected numbers of shape {shape} as references, got {given.dtype}"
                 f" of shape {given.shape}"
             )
-        flat = given.reshape(len(self.ids), -1)
-        bad = np.argwhere((flat < 0) | (flat > top) | (flat % 1 != 0))
+        bad = np.argwhere((given < 0) | (given > top) | (given % 1 != 0))
         if len(bad):
-            first, place = bad[0].tolist()
             raise DataError(
-                f"{self.label}: expected labels from 0 to {top}, got {flat[first, place]} in sample"
-                f" {self.ids[first]!r}"
+                f"{self.label}: expected labels from 0 to {top}, got {given[tuple(bad[0])]} in"
+                f" sample {self.ids[bad[0][0]]!r}"
             )
 
 

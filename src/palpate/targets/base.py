@@ -108,7 +108,7 @@ class Target:
             cross-entropy, argmax and margins all mean something.
 
         Raises:
-            TargetError: training mode, unreadable output, or a class count that does not fit.
+            TargetError: training mode, unreadable output, no logits, or another class count.
         """
         if self.module.training:
             raise TargetError(f"{self.name}: expected a model in evaluation mode; call .eval()")
@@ -137,7 +137,7 @@ class Target:
         """Refuse a model that is not fit to be audited, before any compute is spent.
 
         Raises:
-            TargetError: training mode, wrong class count, or a non-finite output on clean input.
+            TargetError: as `logits`, or a non-finite output on clean input.
         """
         try:
             prediction = self.predict(batch)
@@ -198,6 +198,9 @@ class Target:
 
     def _head(self, raw: Tensor) -> Logits:
         classes = len(self.task.classes)
+        if not raw.is_floating_point():
+            kind = raw.dtype
+            raise TargetError(f"{self.name}: expected logits, got {kind}; leave out the argmax")
         if isinstance(self.task, Classification | MultiLabel) and raw.ndim == 1:
             raw = raw.unsqueeze(1)
         if self.is_exclusive and classes == 2 and raw.ndim >= 2 and raw.shape[1] == 1:
