@@ -39,9 +39,10 @@ def test_a_pickled_model_is_refused_unless_allowed(tmp_path):
 def test_damaged_and_missing_files_are_named(tmp_path, state, name):
     with pytest.raises(CheckpointError, match="got no such file"):
         load_state(tmp_path / name)
-    (tmp_path / name).write_bytes(b"\x80\x02nonsense")
-    with pytest.raises(CheckpointError, match=name):
-        load_state(tmp_path / name)
+    for nonsense in (b"\x80\x02nonsense", b"hello", b"", b"<html>not found</html>"):
+        (tmp_path / name).write_bytes(nonsense)
+        with pytest.raises(CheckpointError, match=name):
+            load_state(tmp_path / name)
 
 
 def test_truncated_checkpoint_is_named(tmp_path, state):
