@@ -37,7 +37,7 @@ def test_a_name_that_is_no_text_is_refused(name):
     [
         ({"epsilon": "much"}, "pgd: epsilon: .*got 'much'"),
         ({"norm": "l7"}, "pgd: norm: .*'linf', 'l2' or 'l1', got 'l7'"),
-        ({"epsilon": -1}, "epsilon: expected 0 or more, got -1"),
+        ({"epsilon": -1}, "pgd: epsilon: expected 0 or more, got -1"),
         ({"steps": 0}, "expected steps and restarts of 1 or more, got 0 and 1"),
         (
             {"restarts": 3, "random_start": False},

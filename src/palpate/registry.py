@@ -123,6 +123,9 @@ def create(
         component = _adapter(cls).validate_python(given)
     except ValidationError as error:
         raise ConfigError(f"{name}: {_first_line(error)}") from None
+    except ConfigError as error:  # of the component itself, which may not name itself
+        text = str(error)
+        raise type(error)(text if text.startswith(name) else f"{name}: {text}") from None
     for key, value in given.items():
         if isinstance(value, bool) and not isinstance(getattr(component, key), bool):
             raise ConfigError(f"{name}: {key}: expected a number, got {value}")
