@@ -150,6 +150,26 @@ def test_sizes_that_differ_are_refused(folder):
     assert load(folder, size=8).digest()
 
 
+def test_grey_beside_colour_is_not_a_matter_of_size(folder):
+    save(folder / "images/3.png", np.zeros((8, 8, 3), np.uint8))
+
+    with pytest.raises(DataError, match=r"images of one shape.*grey and colour cannot be mixed"):
+        load(folder, size=8).digest()
+
+
+@pytest.mark.parametrize("given", [{"lesion": 255}, [0, 255], "lesion"])
+def test_mask_values_that_are_none_are_named(folder, given):
+    (folder / "dataset.json").write_bytes(orjson.dumps({"mask_values": given}))
+
+    with pytest.raises(DataError, match=r"dataset.json: mask_values: expected number -> name, got"):
+        load(folder)
+
+
+def test_a_size_of_nothing_is_refused(folder):
+    with pytest.raises(DataError, match="segmentation_folder: size: expected 1 or more, got 0"):
+        make(folder, size=0)
+
+
 @pytest.mark.parametrize(
     ("rows", "head", "options", "message"),
     [

@@ -53,6 +53,29 @@ def facts(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: expected a JSON object, got {error}") from None
 
 
+def numbered(given: Any, where: object) -> dict[int, str]:
+    """A JSON object of names by number, such as {"0": "background"}, in the order of the numbers.
+
+    Raises:
+        DataError: something else.
+    """
+    try:
+        names = {int(key): str(name) for key, name in given.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise DataError(f"{where}: expected number -> name, got {given!r}") from None
+    return dict(sorted(names.items()))
+
+
+def check_size(size: int | None, what: str) -> None:
+    """Refuse a side length to resize to that is none.
+
+    Raises:
+        DataError: it is less than 1.
+    """
+    if size is not None and size < 1:
+        raise DataError(f"{what}: size: expected 1 or more, got {size}")
+
+
 def check_splits(rows: Iterable[tuple[str, str]], where: object) -> None:
     """Refuse a case (first of a row) that lies in two splits (second).
 
@@ -112,7 +135,7 @@ def side_lengths(path: Path) -> tuple[int, int]:
 
 
 def stacked(images: list[NDArray[Any]], names: Iterable[object], *, what: str) -> NDArray[Any]:
-    """One array of images of one shape.
+    """One array of images of one shape, ([channel,] height, width).
 
     Raises:
         DataError: names two images whose shapes differ.
@@ -120,8 +143,10 @@ def stacked(images: list[NDArray[Any]], names: Iterable[object], *, what: str) -
     named = list(zip(images, names, strict=True))
     for image, name in named:
         if image.shape != images[0].shape:
+            resizable = image.shape[-2:] != images[0].shape[-2:]
+            hint = "set size to resize" if resizable else "grey and colour cannot be mixed"
             raise DataError(
                 f"{what}: expected images of one shape, got {images[0].shape} in {named[0][1]} and"
-                f" {image.shape} in {name}; set size to resize"
+                f" {image.shape} in {name}; {hint}"
             )
     return np.stack(images)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from palpate.datasets._files import SCALES, picture, stacked, table
+from palpate.datasets._files import SCALES, check_size, picture, stacked, table
 from palpate.datasets.base import Dataset, Samples
 from palpate.errors import DataError, UnknownComponent, nearest
 from palpate.types import Bounds, Classification
@@ -51,6 +51,7 @@ class ImageFolder(Dataset):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        check_size(self.size, "image_folder")
         if not self.bounds[0] < self.bounds[1]:
             raise DataError(f"image_folder: bounds: expected low < high, got {self.bounds}")
         if self.split and self.manifest is None:

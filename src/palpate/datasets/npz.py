@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from palpate.datasets._files import facts, table
+from palpate.datasets._files import facts, numbered, table
 from palpate.datasets._splits import find, shared_places, split_arrays
 from palpate.datasets.base import Dataset, Samples
 from palpate.errors import DataError, UnknownComponent, nearest
@@ -54,7 +54,8 @@ class Npz(Dataset):
         path = self._find()
         images, labels = split_arrays(path, self.split)
         known = facts(path.with_name("dataset.json"))
-        task, references = self._task(_classes(self.classes or known.get("classes", ())), labels)
+        names = self.classes or _classes(known.get("classes", ()), path.with_name("dataset.json"))
+        task, references = self._task(names, labels)
         ids = tuple(f"{path.stem}/{self.split}/{i:05d}" for i in range(len(images)))
         rows = self._rows(path.with_name("split.csv"), count=len(images))
         if isinstance(task, Classification):
@@ -120,11 +121,11 @@ class Npz(Dataset):
         return rows
 
 
-def _classes(given: Any) -> tuple[str, ...]:
+def _classes(given: Any, where: Path) -> tuple[str, ...]:
     """Names in order, from a list or from {"0": name, ...}."""
-    if isinstance(given, dict):
-        return tuple(str(given[key]) for key in sorted(given, key=int))
-    return tuple(str(name) for name in given)
+    if isinstance(given, list | tuple):
+        return tuple(str(name) for name in given)  # pyright: ignore
+    return tuple(numbered(given, f"{where}: classes").values())
 
 
 def _check_labels(

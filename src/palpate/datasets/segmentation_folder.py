@@ -21,8 +21,10 @@ from typing_extensions import override
 from palpate.datasets import _volume
 from palpate.datasets._files import (
     SCALES,
+    check_size,
     check_splits,
     facts,
+    numbered,
     picture,
     side_lengths,
     stacked,
@@ -77,11 +79,15 @@ class SegmentationFolder(Dataset):
     case: str = ""
     site: str = ""
 
+    def __post_init__(self) -> None:
+        check_size(self.size, "segmentation_folder")
+
     @override
     def _read(self) -> Samples:
         folder = self._find()
         known = facts(folder / "dataset.json")
-        classes, values = self._classes(known.get("mask_values") or {})
+        where = f"{folder / 'dataset.json'}: mask_values"
+        classes, values = self._classes(numbered(known.get("mask_values") or {}, where))
         samples, warnings = self._listed(folder)
         pick = _Reader(samples, values, self.size, exclusive=self.exclusive)
         return Samples(
@@ -107,10 +113,9 @@ class SegmentationFolder(Dataset):
             )
         return found
 
-    def _classes(self, listed: dict[str, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        numbers = sorted(int(key) for key in listed)
-        classes = self.classes or tuple(str(listed[str(n)]) for n in numbers)
-        values = self.values or tuple(numbers) or tuple(range(len(classes)))
+    def _classes(self, listed: dict[int, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        classes = self.classes or tuple(listed.values())
+        values = self.values or tuple(listed) or tuple(range(len(classes)))
         if len(classes) < 2 or len(classes) != len(values) or len(set(values)) != len(values):
             raise DataError(
                 "segmentation_folder: expected two or more classes, background first, each with a"
