@@ -75,6 +75,18 @@ def test_dry_run_lists_the_cells_and_runs_none(palpate, audit_file, tmp_path):
     assert len(json.loads(out)) == 7
 
 
+def test_defended_cells_are_told_from_bare_ones(palpate, audit_file, tmp_path):
+    audit_file.write_text(audit_file.read_text() + "defences: [none, {name: input_filter}]\n")
+    words = ("run", audit_file, "--store", tmp_path / "r", "--limit", 4)
+
+    _, planned, _ = palpate(*words, "--dry-run")
+    _, told, _ = palpate(*words)
+
+    assert "small + input_filter" in planned
+    assert "small fgsm epsilon=0.003922" in told
+    assert "small + input_filter fgsm epsilon=0.003922" in told
+
+
 @pytest.mark.parametrize("place", ["network", "network.py"])
 def test_a_factory_beside_the_audit_file_is_found(palpate, audit_file, place):
     other = edited(audit_file, str(audit_file.with_name("network.py")), place)

@@ -252,7 +252,7 @@ def _dry(audit: Any, *, json: bool) -> None:
     for cell in plan.cells:
         setting = ", ".join(f"{k}={v}" for k, v in cell.entry["setting"].items())
         entry = cell.entry
-        words = [entry["target"], entry["perturbation"], setting, f"{seconds[cell.key]:.1f} s"]
+        words = [console.model(entry), entry["perturbation"], setting, f"{seconds[cell.key]:.1f} s"]
         rows.append([cell.key[:12], *words])
     console.table(rows, title=f"{len(plan.cells)} cells on {audit.samples.label}")
     for refused in plan.not_testable:

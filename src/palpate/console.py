@@ -90,12 +90,18 @@ def _line(at: "Progress") -> str:
     )
 
 
+def model(entry: dict[str, Any]) -> str:
+    """A planned cell's model, with its defence where it has one."""
+    bare = entry["defence"] == "none"
+    return entry["target"] if bare else f"{entry['target']} + {entry['defence']}"
+
+
 def _cell(entry: dict[str, Any]) -> str:
     doses = ("epsilon", "severity", "coverage", "flips", "bit_error_rate", "norm", "scope")
     setting = entry["setting"]
     shown = [f"{k}={_short(setting[k])}" for k in doses if setting.get(k) is not None]
     name = "clean" if entry["family"] == "none" else entry["perturbation"]
-    return " ".join([entry["target"], name, *shown])
+    return " ".join([model(entry), name, *shown])
 
 
 def _short(value: Any) -> str:
