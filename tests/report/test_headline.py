@@ -38,6 +38,17 @@ def test_findings(synthetic, tmp_path, kept, finding):
     assert "no proof" in result.verdict or finding != "no loss shown"
 
 
+def test_of_equal_numbers_the_largest_dose_is_named(synthetic, tmp_path):
+    maker = synthetic.Maker(tmp_path, cases=120, targets=("mamba",))
+    rows = [maker.outcome(i, right=True, l2=1.0) for i in range(120)]
+    maker.cell("mamba", outcomes=rows)
+    for severity in (1, 3, 5):
+        setting = {"severity": severity}
+        maker.cell("mamba", "corruptions", "gaussian_noise", setting=setting, outcomes=rows)
+    lines = {line.family: line for line in found(maker.write()).models[0][2]}
+    assert "right under gaussian noise, severity 5, from" in lines["Corruptions"].text
+
+
 def test_a_loss_that_the_correction_hides_is_still_named(synthetic, tmp_path):
     maker = synthetic.Maker(tmp_path, cases=120, targets=("mamba",))
     maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(120)])

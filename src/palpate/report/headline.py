@@ -150,7 +150,7 @@ def _family(model: str, family: str, evidence: Evidence) -> Line:
         return Line(name, "could not test" if planned else "not tested", reason)
     if not (known := [step for step in steps if step[0].value is not None]):
         return Line(name, "could not test", steps[0][0].note or "no value")
-    row, ladder, text = min(known, key=_value)
+    row, ladder, text = min(reversed(known), key=_value)  # of equal ones the largest dose
     clean, chance = ladder.clean[model], chance_level(evidence.record)
     difference = _difference(row, evidence, kind="disturbance")
     said = _said(row, ladder, text, difference=difference, clean=clean)
