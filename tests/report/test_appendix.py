@@ -16,6 +16,13 @@ def test_families_outside_the_audit_are_named(maker):
     assert rows["pgd on onnx (epsilon 0.1)"] == "no gradients"
 
 
+def test_sites_that_the_report_shows_are_not_called_untested(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    record = maker.write()
+    assert "drift between sites, devices and years" in dict(not_tested(record))
+    assert "drift to other sites, devices and years" in dict(not_tested(record, by_site=True))
+
+
 def test_storage_is_stated(maker):
     maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
     maker.storage = "uint8"

@@ -13,7 +13,6 @@ from palpate.storage import Storage
 _OUT_OF_SCOPE: Final = (
     ("data poisoning and backdoors", "happen during training, which this audit does not see"),
     ("privacy: membership inference, model extraction", "another question than reliability"),
-    ("drift between sites, devices and years", "needs data from each of them"),
     ("fairness between patient groups", "needs group labels, and is not measured here"),
     ("clinical benefit and harm", "a matter of a clinical study, not of a bench test"),
 )
@@ -52,8 +51,13 @@ _WORDS: Final = (
 )
 
 
-def not_tested(record: Record) -> list[tuple[str, str]]:
-    """What and why: families, combinations, and threats that lie outside."""
+def not_tested(record: Record, *, by_site: bool = False) -> list[tuple[str, str]]:
+    """What and why: families, combinations, and threats that lie outside.
+
+    Args:
+        record: the run.
+        by_site: whether the report shows several sites apart.
+    """
     plan = record.manifest["plan"]
     families = {entry["family"] for entry in plan}
     found = [
@@ -68,6 +72,10 @@ def not_tested(record: Record) -> list[tuple[str, str]]:
         found.append((f"{what} ({detail})" if detail else what, str(row.get("reason", ""))))
     if all(entry["defence"] == "none" for entry in plan):
         found.append(("defences", "no defence was part of this audit"))
+    if by_site:
+        found.append(("drift to other sites, devices and years", "these data hold their own alone"))
+    else:
+        found.append(("drift between sites, devices and years", "needs data from each of them"))
     return [*found, *_OUT_OF_SCOPE]
 
 

@@ -74,6 +74,7 @@ def _content(record: Record) -> dict[str, Any]:
     )
     chance = chance_level(record)
     views = fault_views(record, worst)
+    sites = sites_view(site_rows(record))
     return {
         "manifest": record.manifest,
         "bits_of": _bits_of,
@@ -95,9 +96,9 @@ def _content(record: Record) -> dict[str, Any]:
         "has_critical": any(view.critical for view in views),
         "upsets": upsets(record),
         "certified": certified(record),
-        "sites": sites_view(site_rows(record)),
+        "sites": sites,
         "published": published(record),
-        "not_tested": not_tested(record),
+        "not_tested": not_tested(record, by_site=sites is not None),
         "evidence": evidence(record, summary=summary, checks=checked),
         "failed": [c for c in record.cells if c.status != "ok"],
         "missing": record.missing,

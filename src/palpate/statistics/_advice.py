@@ -27,8 +27,9 @@ ADVICE: Final[dict[str, str]] = {
     probe.STEPS: "masked gradients are likely: add `square` and a `transfer` attack",
     probe.LADDER: "give the attack more steps and restarts; look at its step size",
     probe.UNBOUNDED: (
-        "gradients do not lead to wrong answers even without a limit: no number of a gradient"
-        " attack on this model is evidence; try `loss: margin`, `square`, `transfer`"
+        "where much is left, gradients do not lead to wrong answers even without a limit, and no"
+        " number of a gradient attack on this model is evidence; try `loss: margin`, `square`,"
+        " `transfer`"
     ),
     probe.POINTS: "the gradients are of no use: add `square`, and look for what hides them",
     probe.BLACK: "gradients are masked: believe the attack without gradients, with more queries",
