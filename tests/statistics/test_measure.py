@@ -20,6 +20,7 @@ def test_layers_dealt_evenly_are_weighted_by_their_memory():
     )
     assert found.value == pytest.approx(0.01)
     assert values.mean() == 0.5
+    assert {type(found.value), type(found.low), type(found.high)} == {float}  # JSON has no others
 
 
 def test_memory_that_was_never_drawn_widens_the_interval():

@@ -67,7 +67,8 @@ def stratified(
     if found.value is None or found.low is None or found.high is None:
         return found
     units = _equivalent(parts, shares, found.value)
-    bound = min(p.units / w for p, w in zip(parts, shares / shares.sum(), strict=True) if w > 0)
+    weights = (shares / shares.sum()).tolist()  # plain numbers, which every export can write
+    bound = min(p.units / w for p, w in zip(parts, weights, strict=True) if w > 0)
     low, high = wilson(found.value, units, confidence=confidence)
     lowest, highest = wilson(found.value, bound, confidence=confidence)
     low, high = min(low, max(lowest, found.low)), max(high, min(highest, found.high))
