@@ -283,6 +283,26 @@ def test_a_search_without_gradients_that_wins_says_that_they_are_masked(clean, s
     assert status(clean.write(), "gradient-free attack not stronger than white-box") == {expected}
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "expected"),
+    [
+        ("segmentation", {}, {"fail"}),
+        ("segmentation", {"goal": "phantom"}, {"not run"}),
+        ("segmentation", {"swap_arguments": True}, {"not run"}),
+        ("segmentation", {"criterion": "dice_below", "bar": 0.5}, {"not run"}),
+        ("classification", {"criterion": "dice_below", "bar": 0.5}, {"fail"}),
+    ],
+    ids=lambda v: next(iter(v), "") if isinstance(v, dict) else None,
+)
+def test_many_steps_towards_something_else_need_not_beat_one(clean, kind, more, expected):
+    clean.kind = kind
+    attack(clean, "fgsm", 0.01, lambda i: i < 10)
+    rows = [clean.outcome(i, right=i < 30, linf=0.01) for i in range(40)]
+    setting = {"epsilon": 0.01, "norm": "linf", "steps": 20, **more}
+    clean.cell("mamba", "attacks", "pgd", setting=setting, outcomes=rows)
+    assert status(clean.write(), "many steps are at least as strong as one") == expected
+
+
 def test_a_blend_may_spend_twice_its_epsilon(clean):
     rows = [clean.outcome(i, right=False, linf=0.019) for i in range(40)]
     for update in ("add", "blend"):

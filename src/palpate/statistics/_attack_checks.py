@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palpate import registry
-from palpate.metrics.base import Rows
+from palpate.metrics.base import CLASSES, Rows
 from palpate.record import CellRecord
 from palpate.statistics._check import (
     DOSES,
@@ -155,7 +155,7 @@ def _many_steps_beat_one(cells: Cells, attacks: list[CellRecord]) -> Iterator[Ch
         for many in attacks
         if _same_place(one, many)
         and _steps(one) == 1 < _steps(many)
-        and many.perturbation not in GRADIENT_FREE | TRANSFER | ONE_FOR_ALL
+        and _should_be_strong(cells, many)
     ]
     yield from _in_order(
         cells, pairs, STEPS, "single-step and iterative attack, same budget, paired"
@@ -171,11 +171,24 @@ def _gradients_beat(
         for free in attacks
         for white in attacks
         if free.perturbation in kinds
-        and white.perturbation not in GRADIENT_FREE | TRANSFER | ONE_FOR_ALL
+        and _should_be_strong(cells, white)
         and _same_place(free, white)
         and _steps(white) > 1
     ]
     yield from _in_order(cells, pairs, name, "same budget, paired")
+
+
+def _should_be_strong(cells: Cells, cell: CellRecord) -> bool:
+    """Whether an attack follows the model's gradients, and to the lowest score that there is."""
+    setting = cell.setting
+    return (
+        cell.perturbation not in GRADIENT_FREE | TRANSFER | ONE_FOR_ALL
+        and setting.get("goal", "break") == "break"
+        and setting.get("prompt", "same") == "same"
+        and not setting.get("swap_arguments")
+        # which is content once a mask is below the bar
+        and ("criterion" not in setting or cells.task.kind in CLASSES)
+    )
 
 
 def _in_order(
