@@ -20,7 +20,22 @@ def test_layers_dealt_evenly_are_weighted_by_their_memory():
     )
     assert found.value == pytest.approx(0.01)
     assert values.mean() == 0.5
-    assert {type(found.value), type(found.low), type(found.high)} == {float}  # JSON has no others
+
+
+def test_ends_are_plain_numbers_which_json_can_write():
+    trials, cases = 100, 10
+    design = Design(
+        np.tile(np.arange(cases), trials), np.repeat(np.arange(trials), cases), crossed=True
+    )
+    values = ((design.trials == 3) & (design.cases % 2 == 0)).astype(float)
+    found = stratified(
+        Share(values),
+        design,
+        strata=design.trials % 2,
+        shares=np.array([0.1, 0.9]),
+        confidence=0.95,
+    )
+    assert type(found.low) is type(found.high) is float
 
 
 def test_memory_that_was_never_drawn_widens_the_interval():
