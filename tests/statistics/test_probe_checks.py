@@ -200,6 +200,9 @@ def test_what_was_not_probed_says_why(judged, found, manifest, why):
 
     assert {rows[name].status for name in NAMES} == {"not run"}
     assert {rows[name].evidence for name in NAMES} == {why}
+    said = " ".join(rows[name].advice for name in NAMES)
+    assert "gradients" not in said, "what a failure would mean is no advice"
+    assert "second model" in said
 
 
 def test_what_has_no_partner_or_no_gradient_says_so(judged):

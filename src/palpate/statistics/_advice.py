@@ -53,6 +53,11 @@ ADVICE: Final[dict[str, str]] = {
         " and a larger epsilon; if it fools its own samples alone, more `samples`"
     ),
     CERTIFIED: "let more `samples` vote; if it stays, the proof is wrong: do not use it",
+}
+NOT_RUN: Final[dict[str, str]] = {
+    probe.BLACK: "add `square` to the attacks",
+    probe.TRANSFER: "audit a second model beside it, or add `transfer` to the attacks",
     "targeted attacks": "add one with `goal`, or the targeted stages of `autoattack`",
     "attack adapted to the defence": "let a person who knows the defence look at the attacks",
 }
+"""What to do about a check that was not made; what a failure would mean is not known to be so."""

@@ -14,7 +14,7 @@ import numpy as np
 from palpate import registry
 from palpate.metrics.base import LABELS
 from palpate.record import CellRecord, Record
-from palpate.statistics._advice import ADVICE
+from palpate.statistics._advice import ADVICE, NOT_RUN
 from palpate.statistics._attack_checks import attack_checks
 from palpate.statistics._check import Check, checked, named
 from palpate.statistics._margin_checks import margin_checks
@@ -73,7 +73,8 @@ def _joined(own: list[Check], probed: list[Check]) -> list[Check]:
 def _advised(check: Check) -> Check:
     if check.status == "pass":
         return check
-    return replace(check, advice=ADVICE.get(check.check, ""))
+    known = NOT_RUN if check.status == "not run" else ADVICE
+    return replace(check, advice=known.get(check.check, ""))
 
 
 def _finished(record: Record) -> Iterator[Check]:
