@@ -164,6 +164,17 @@ def test_giving_everyone_one_answer_wins_nothing(maker, constant):
     assert ("which is no merit" in found.text) == constant
 
 
+@pytest.mark.parametrize(("kept", "verdict"), [(40, "resnet"), (20, "it depends")])
+def test_a_model_that_is_worse_when_clean_is_not_simply_the_better_one(maker, kept, verdict):
+    clean(maker, "mamba")
+    maker.cell("resnet", outcomes=[maker.outcome(i, right=i < kept) for i in range(40)])
+    setting = {"epsilon": 0.01, "norm": "linf"}
+    for target, first in (("mamba", 30), ("resnet", 0)):
+        rows = [maker.outcome(i, right=first <= i < 40) for i in range(40)]
+        maker.cell(target, "attacks", "fgsm", setting=setting, outcomes=rows)
+    assert answer(maker.write(), "Which model is better").verdict == verdict
+
+
 def test_activations_say_nothing_of_the_memory(maker):
     def fate(t, i):
         return maker.lost(i, trial=t) if t < 20 else maker.outcome(i, right=True, trial=t)

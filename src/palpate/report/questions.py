@@ -188,6 +188,9 @@ def _better(differences: Table[Difference], summary: Summary, *, classes: int) -
         sure = [r for r in told if r.p_holm is not None and r.p_holm < 0.05 and _way(r)]
         true = [r for r in sure if not _is_hollow(r, summary, classes=classes)]
         better, worse = sum(r.value > 0 for r in true), sum(r.value < 0 for r in true)
+        # what is worse on clean images, by its whole interval, is not simply the better model
+        up = better > 0 or (worse > 0 and clean is not None and clean.low > 0)
+        down = worse > 0 or (better > 0 and clean is not None and clean.high < 0)
         verdict = {(True, False): one, (False, True): other, (True, True): "it depends"}
         start = (
             f"clean {words.points(clean.value)} {words.interval(clean.low, clean.high)}; "
@@ -204,7 +207,7 @@ def _better(differences: Table[Difference], summary: Summary, *, classes: int) -
                 " gives everyone one answer, which is no merit"
             )
         who = f"{one} minus {other}"
-        yield Answer(who, verdict.get((better > 0, worse > 0), "cannot tell"), text)
+        yield Answer(who, verdict.get((up, down), "cannot tell"), text)
 
 
 def _way(row: Difference) -> int:
