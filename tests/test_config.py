@@ -97,6 +97,16 @@ def test_settings_reach_into_lists(tmp_path):
     for wrong in ("seed", "perturbations.7.epsilon=1", "nothing.there=1"):
         with pytest.raises(ConfigError, match="--set"):
             config.load(path, (wrong,))
+    with pytest.raises(ConfigError, match=r"--set: expected YAML after seed=, got '\[1'"):
+        config.load(path, ("seed=[1",))
+
+
+@pytest.mark.parametrize("key", ["dataset", "targets", "perturbations"])
+def test_a_missing_key_is_named_without_the_rest_of_the_file(key):
+    rest = {name: value for name, value in GOOD.items() if name != key}
+
+    with pytest.raises(ConfigError, match=f"^audit: {key}: Field required$"):
+        config.parse(rest)
 
 
 def test_a_name_in_two_families_is_refused(monkeypatch):

@@ -164,9 +164,7 @@ def validated(data: Mapping[str, Any], *, where: str) -> AuditConfig:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
+        raise ConfigError(f"{where}: {registry.first_line(error)}") from None
 
 
 def read_yaml(path: Path, overrides: tuple[str, ...] = ()) -> Any:
@@ -268,7 +266,7 @@ def _check_components(config: AuditConfig, where: str) -> None:
 def _as_spec(value: Any) -> Any:
     spec = {"name": value} if isinstance(value, str) else value
     if isinstance(spec, Mapping) and "name" not in spec:
-        raise ValueError("expected a 'name'")
+        raise ValueError(f"expected a 'name', got {value!r}")
     return spec
 
 
@@ -282,7 +280,9 @@ def _override(data: Any, override: str, where: str) -> None:
         for part in parents:
             place = place[int(part)] if isinstance(place, list) else place[part]
         place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
-    except (KeyError, IndexError, ValueError, TypeError, yaml.YAMLError):
+    except yaml.YAMLError:
+        raise ConfigError(f"--set: expected YAML after {key}=, got {text!r}") from None
+    except (KeyError, IndexError, ValueError, TypeError):
         raise ConfigError(f"--set: no such place {key!r} in {where}") from None
 
 

@@ -122,7 +122,7 @@ def create(
     try:
         component = _adapter(cls).validate_python(given)
     except ValidationError as error:
-        raise ConfigError(f"{name}: {_first_line(error)}") from None
+        raise ConfigError(f"{name}: {first_line(error)}") from None
     except ConfigError as error:  # of the component itself, which may not name itself
         text = str(error)
         raise type(error)(text if text.startswith(name) else f"{name}: {text}") from None
@@ -240,11 +240,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _first_line(error: ValidationError) -> str:
+def first_line(error: ValidationError) -> str:
+    """The first thing that does not fit: where, what was expected, and what came."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    said = first["type"] in ("value_error", "missing")  # what came is in the text, or is nothing
+    got = "" if said else f", got {first['input']!r}"
     return f"{where}: {message}{got}" if where else f"{message}{got}"
 
 

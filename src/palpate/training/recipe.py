@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from palpate import registry
 from palpate.config import Spec, read_yaml
 from palpate.errors import ConfigError
 from palpate.training.adversarial import Adversarial
@@ -122,6 +123,4 @@ def parse_recipe(data: Any, *, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise ConfigError(f"{where}: {place}: {first['msg']}, got {first['input']!r}") from None
+        raise ConfigError(f"{where}: {registry.first_line(error)}") from None
