@@ -84,6 +84,12 @@ class Probe:
     defence: Spec
     entry: dict[str, Any]
 
+    @property
+    def model(self) -> str:
+        """Label of the target, with its defence."""
+        target, defence = self.entry["target"], self.entry["defence"]
+        return target if defence == "none" else f"{target} + {defence}"
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -57,9 +57,7 @@ def run_probes(audit: Audit, probes: Sequence[Probe], folder: Path) -> Iterator[
         path = folder / "probes" / f"{one.key}.json"
         if _is_done(path):
             continue
-        entry = one.entry
-        bare = entry["defence"] == "none"
-        yield entry["target"] if bare else f"{entry['target']} + {entry['defence']}"
+        yield one.model
         try:
             found = probe(audit, one)
         except Exception as error:  # noqa: BLE001 - the audit goes on; its check tells why
