@@ -47,8 +47,7 @@ _USUAL: Final = 4 / 255  # epsilon where the audit has none, as a share of the b
 def run_probes(audit: Audit, probes: Sequence[Probe], folder: Path) -> Iterator[str]:
     """Write every probe that has no good result yet; one that raises is written as an error.
 
-    Yields:
-        The model, with its defence, before each is looked at.
+    Yields: the model, with its defence, before each is looked at.
 
     Raises:
         StoreError: the result cannot be written.
