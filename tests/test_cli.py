@@ -165,7 +165,7 @@ def test_a_store_that_cannot_be_written_is_named(palpate, audit_file, tmp_path):
     code, _, err = palpate("run", audit_file, "--store", tmp_path / "file" / "r", "--limit", 4)
 
     assert code == 2
-    assert err.startswith("error: cannot write ")
+    assert err.startswith(f"error: cannot write {tmp_path / 'file' / 'r' / 'run.json'}: ")
 
 
 def test_a_full_store_is_named_and_the_run_goes_on_later(audit_file, tmp_path):

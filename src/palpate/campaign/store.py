@@ -62,7 +62,10 @@ def check_versions(folder: Path) -> None:
 def _create(path: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest unless a peer was first."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    write_json(draft, manifest)
+    try:
+        write_json(draft, manifest)
+    except StoreError as error:  # the draft's name says nothing to a user
+        raise StoreError(str(error).replace(draft.name, path.name)) from None
     try:
         path.hardlink_to(draft)  # fails where the name exists, as a rename does not
     except FileExistsError:
