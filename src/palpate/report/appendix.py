@@ -25,7 +25,9 @@ _WORDS: Final = (
             "Range that holds the true value at the stated confidence, if the cases are a random"
             " draw. Wilson's for shares, bootstrap by case (BCa) otherwise. Rows that are not"
             " independent (several images of a patient, one fault on all images) count as fewer"
-            " units."
+            " units. No interval of a mean, such as Dice, holds what no case showed: of a failure"
+            " rarer than 3 in the number of cases (Hanley, Lippman-Hand 1983) nothing may have been"
+            " seen, and the lower end is then too high."
         ),
     ),
     (

@@ -8,8 +8,9 @@ Intervals are BCa: bias-corrected and accelerated (Efron 1987; the acceleration 
 by case, and by trial). What a resample cannot show is not trusted: where all resamples agree, and
 for differences of 0/1 scores, the interval is widened to Wilson's; below 30 cases, whose resamples
 spread too little, to Student's; if more than one resample in twenty is undefined (a class missing),
-there is no interval. Nothing holds what a few cases happened not to show: where one case in ten
-fails wholly, an interval of Dice from eight cases misses the truth one time in three.
+there is no interval. Nothing holds what the cases happened not to show: where one case in ten
+fails wholly, an interval of Dice from eight cases misses the truth one time in three, and so does
+one from 35 cases of which 3 % fail.
 
 Beyond 1,000 cases a function that has to be evaluated anew for each resample (AUC, ECE) gets the
 delete-group jackknife on the logit scale instead: ten times fewer evaluations, and the normal
