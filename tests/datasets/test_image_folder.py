@@ -72,6 +72,16 @@ def test_a_split_needs_a_manifest_that_has_it(folder):
         load(folder, split="test", manifest=str(manifest))
 
 
+def test_a_patient_in_two_splits_is_refused(folder):
+    manifest = folder / "list.csv"
+    manifest.write_text(
+        "path,label,case,split\nbenign/0.png,benign,p1,train\nmalignant/0.png,malignant,p1,test\n"
+    )
+
+    with pytest.raises(DataError, match="every case in one split, got case 'p1' in test and train"):
+        load(folder, split="test", manifest=str(manifest))
+
+
 def test_bit_depths_fill_the_same_range(tmp_path):
     save(tmp_path / "a" / "eight.png", np.full((4, 4), 255, np.uint8))
     save(tmp_path / "b" / "sixteen.png", np.full((4, 4), 65535, np.uint16))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from palpate.datasets._files import SCALES, check_size, picture, stacked, table
+from palpate.datasets._files import SCALES, check_size, check_splits, picture, stacked, table
 from palpate.datasets.base import Dataset, Samples
 from palpate.errors import DataError, UnknownComponent, nearest
 from palpate.types import Bounds, Classification
@@ -102,7 +102,7 @@ class ImageFolder(Dataset):
                     f"{manifest}: expected a path from {self.path} and a label in every row, got"
                     f" path {r['path']!r} and label {r['label']!r}"
                 )
-        return [
+        rows = [
             _Row(
                 path=self.path / r["path"],
                 label=r["label"],
@@ -112,6 +112,8 @@ class ImageFolder(Dataset):
             )
             for r in given
         ]
+        check_splits(((row.case, row.split) for row in rows if row.split), manifest)
+        return rows
 
     def _kept(self, listed: list[_Row]) -> list[_Row]:
         rows = [row for row in listed if not self.split or row.split == self.split]
