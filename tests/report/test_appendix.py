@@ -23,6 +23,18 @@ def test_sites_that_the_report_shows_are_not_called_untested(maker):
     assert "drift to other sites, devices and years" in dict(not_tested(record, by_site=True))
 
 
+def test_a_metric_of_another_task_is_named(maker):
+    maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
+    asked = ["accuracy", "dice", {"name": "dice_below", "bar": 0.5}]
+    record = maker.write(config={"metrics": asked})
+
+    found = dict(not_tested(record))
+
+    assert found["Dice"] == "no measure of classification"
+    assert "accuracy" not in found
+    assert sum(why == "no measure of classification" for why in found.values()) == 2
+
+
 def test_storage_is_stated(maker):
     maker.cell("mamba", outcomes=[maker.outcome(i, right=True) for i in range(40)])
     maker.storage = "uint8"

@@ -8,6 +8,7 @@ import orjson
 from palpate import registry
 from palpate.record import Record
 from palpate.report import words
+from palpate.statistics.cells import Cells
 from palpate.storage import Storage
 
 _OUT_OF_SCOPE: Final = (
@@ -72,6 +73,11 @@ def not_tested(record: Record, *, by_site: bool = False) -> list[tuple[str, str]
         detail = words.setting_words(setting) if isinstance(setting, Mapping) else str(setting)
         what = f"{words.spaced(str(row.get('perturbation', '')))} on {row.get('target', '')}"
         found.append((f"{what} ({detail})" if detail else what, str(row.get("reason", ""))))
+    kind, known = Cells(record).task.kind, registry.names("metrics")
+    for asked in record.manifest["config"].get("metrics") or ():
+        name = asked if isinstance(asked, str) else str(asked.get("name", ""))
+        if name in known and kind not in registry.load("metrics", name).tasks:
+            found.append((words.metric_name(name), f"no measure of {words.spaced(kind)}"))
     if all(entry["defence"] == "none" for entry in plan):
         found.append(("defences", "no defence was part of this audit"))
     if by_site:
