@@ -220,7 +220,7 @@ def _outline(mask: NDArray[Any], dimensions: int, shape: tuple[int, ...]) -> NDA
         inside = inside[len(inside) // 2]
     width, height = shape[1], shape[0]
     small = np.array(Image.fromarray(inside).resize((width, height), Image.Resampling.NEAREST))
-    return small & ~ndimage.binary_erosion(small)
+    return small & np.logical_not(ndimage.binary_erosion(small))
 
 
 def _uri(pixels: NDArray[np.uint8]) -> str:
