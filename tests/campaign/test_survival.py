@@ -1,6 +1,7 @@
 """Killed drivers, full and read-only disks, two runs at once: nothing lost, nothing twice."""
 
 import json
+import os
 import subprocess
 import textwrap
 from collections import Counter
@@ -123,6 +124,20 @@ def test_two_runs_at_once_share_the_cells(held, palpate, audit_file, tmp_path, u
     assert [run.returncode for run in runs] == [0, 0], ends
     assert ended_once(store, 4)
     assert claims(store) == []
+
+
+def test_what_killed_processes_had_half_written_is_removed_in_the_end(resolved, tmp_path):
+    drive(resolved(), tmp_path / "run")
+    next((tmp_path / "run" / "cells").iterdir()).unlink()
+    old, fresh = (tmp_path / "run" / "samples" / f".{n}.parquet.1.tmp" for n in ("old", "fresh"))
+    for path in (old, fresh):
+        path.write_bytes(b"PAR1")
+    os.utime(old, (0, 0))
+
+    drive(resolved(), tmp_path / "run")
+
+    assert not old.exists()
+    assert fresh.exists()  # a peer may be writing it
 
 
 def test_an_interrupted_run_frees_what_its_workers_held(resolved, tmp_path, contents):

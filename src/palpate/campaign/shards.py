@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from palpate.campaign.claims import LAPSE, now
 from palpate.campaign.plan import Cell
 from palpate.campaign.unit import Unit
 from palpate.datasets.base import Samples
@@ -116,7 +117,13 @@ def assemble(folder: Path, key: str, parts: Sequence[Shard], *, gallery: int) ->
 
 
 def tidy(folder: Path) -> None:
-    """Remove folders that hold nothing any more."""
+    """Remove folders that hold nothing any more, and what killed processes had half-written."""
+    moment = now(folder)
+    for kind in ("cells", "samples", "images", "probes"):
+        for path in (folder / kind).glob(".*.tmp"):
+            with contextlib.suppress(OSError):  # a peer was first
+                if moment - path.stat().st_mtime_ns > LAPSE * 1e9:
+                    path.unlink()
     for path in sorted((folder / "shards").rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
