@@ -25,14 +25,11 @@ def resolved(audit_file):
 
 @pytest.fixture(scope="session")
 def contents():
-    """Cell, sample and image files of a run, by name: what no engine may change.
-
-    A process that was killed while it wrote leaves a hidden file, which `tidy` removes later.
-    """
+    """Cell, sample and image files of a run, by name: what no engine may change."""
 
     def read(folder):
         kinds = ("cells", "samples", "images")
-        files = [p for kind in kinds for p in (folder / kind).glob("[!.]*") if p.is_file()]
+        files = [p for kind in kinds for p in (folder / kind).glob("*") if p.is_file()]
         return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
     return read

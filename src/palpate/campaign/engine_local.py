@@ -104,6 +104,9 @@ class _Pool:
             seat.process.join()
             if seat.unit is not None:
                 self.losses.hand.claims.drop(seat.unit.name)
+                home = seat.unit.home(self.losses.hand.worker.folder)
+                for half in home.glob(f"*/.*.{seat.process.pid}.tmp"):  # as `write_atomic` names it
+                    half.unlink(missing_ok=True)
 
     def _start(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
